@@ -1,0 +1,182 @@
+"""Combination rules: how the probabilities of several members become those of one ensemble.
+
+A rule takes probabilities (K, N, C) and weights (K,) that sum to 1, and gives float64 (N, C) with rows that sum to 1.
+With equal weights each is the textbook rule of that name (Kittler et al. 1998); a member alone keeps its predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lrensemble.errors import InputError, lookup
+
+__all__ = ["COMBINERS", "Combiner", "combine"]
+
+TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of
+TIE = 1e-9  # share of the mean probability in rules that count votes: decides ties, and nothing else
+BLOCK = 4_000_000  # values that a rule in need of all members at once holds at a time
+
+Floats = npt.NDArray[np.floating]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Combiner:
+    """A rule: ``function(probabilities (K, N, C), weights (K,)) -> (N, C)`` and one line for listings."""
+
+    function: Callable[[Floats, Doubles], Doubles]
+    description: str
+
+
+def combine(probabilities: Floats, weights: npt.ArrayLike | None = None, rule: str = "mean_probability") -> Doubles:
+    """Combine the probabilities of K members.
+
+    Parameters
+    ----------
+    probabilities
+        Shape (K, N, C); not altered.
+    weights
+        Shape (K,), ≥ 0 with a sum > 0; scaled to sum to 1. None: equal weights.
+    rule
+        A key of `COMBINERS`.
+
+    Returns
+    -------
+    array
+        float64, shape (N, C), rows sum to 1.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such rule.
+    InputError
+        On wrong shapes, values that are no probabilities, or weights that are negative, not finite or all zero.
+
+    Examples
+    --------
+    >>> members = np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]])
+    >>> combine(members).round(3), combine(members, rule="majority").argmax(axis=1)
+    (array([[0.567, 0.433]]), array([1]))
+    """
+    combiner = lookup(COMBINERS, rule, "combination rule")
+    p = np.asarray(probabilities)
+    if p.ndim != 3 or 0 in p.shape or p.shape[2] < 2:
+        raise InputError(f"expected probabilities of shape (members, samples, classes ≥ 2), got {p.shape}")
+    if not (p.min() >= 0 and p.max() < 1.001):  # also true of NaN
+        raise InputError("expected probabilities in 0…1, got others: pass the softmax of logits")
+    w = np.full(len(p), 1 / len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(p),):
+        raise InputError(f"expected one weight for each of the {len(p)} members, got weights of shape {w.shape}")
+    if not np.isfinite(w).all() or w.min() < 0 or w.sum() == 0:
+        raise InputError("expected weights that are finite, ≥ 0 and not all zero, got others")
+    used = np.flatnonzero(w)
+    if used.size < len(w):
+        p, w = p[used], w[used]
+    return combiner.function(p, w / w.sum())
+
+
+def _mean_probability(p: Floats, w: Doubles) -> Doubles:
+    return _normalised(_weighted_sum(p, w))
+
+
+def _mean_logit(p: Floats, w: Doubles) -> Doubles:
+    return _exp_normalised(_weighted_sum_of_logs(p, w))
+
+
+def _product(p: Floats, w: Doubles) -> Doubles:
+    return _exp_normalised(len(w) * _weighted_sum_of_logs(p, w))
+
+
+def _majority(p: Floats, w: Doubles) -> Doubles:
+    votes = np.zeros(p.shape[1:])
+    samples = np.arange(p.shape[1])
+    for member, weight in zip(p, w, strict=True):
+        votes[samples, member.argmax(axis=1)] += weight
+    return _untied(votes, p, w)
+
+
+def _borda(p: Floats, w: Doubles) -> Doubles:
+    from scipy.stats import rankdata
+
+    points = np.zeros(p.shape[1:])
+    for member, weight in zip(p, w, strict=True):
+        points += weight * (rankdata(member, axis=1) - 1)  # classes of equal probability share their points
+    return _untied(_normalised(points), p, w)
+
+
+def _median(p: Floats, w: Doubles) -> Doubles:
+    out = np.empty(p.shape[1:])
+    for block in _blocks(p):
+        out[block] = _weighted_median(p[:, block], w)
+    silent = out.sum(axis=1) < TINY  # members sure of different classes: the median of every class is 0
+    if silent.any():
+        out[silent] = _weighted_sum(p[:, silent], w)
+    return _normalised(out)
+
+
+def _max(p: Floats, w: Doubles) -> Doubles:
+    out = np.zeros(p.shape[1:])
+    for member, weight in zip(p, w, strict=True):
+        np.maximum(out, np.multiply(member, weight, dtype=np.float64), out=out)
+    return _normalised(out)
+
+
+def _weighted_sum(p: Floats, w: Doubles) -> Doubles:
+    total, term = np.zeros(p.shape[1:]), np.empty(p.shape[1:])
+    for member, weight in zip(p, w, strict=True):
+        np.multiply(member, weight, out=term, dtype=np.float64)
+        total += term
+    return total
+
+
+def _weighted_sum_of_logs(p: Floats, w: Doubles) -> Doubles:
+    total = np.zeros(p.shape[1:])
+    for member, weight in zip(p, w, strict=True):
+        total += weight * np.log(np.maximum(member, TINY, dtype=np.float64))
+    return total
+
+
+def _weighted_median(p: Floats, w: Doubles) -> Doubles:
+    """Middle value over the first axis; half-way between the two middle ones where the weights split evenly."""
+    order = np.argsort(p, axis=0, kind="stable")
+    values = np.take_along_axis(p, order, axis=0).astype(np.float64)
+    reached = np.cumsum(w[order], axis=0)
+    reached[-1] = 1.0
+    lower = (reached >= 0.5 - 1e-12).argmax(axis=0)
+    upper = (reached > 0.5 + 1e-12).argmax(axis=0)
+    both = np.take_along_axis(values, np.stack([lower, upper]), axis=0)
+    return both.mean(axis=0)
+
+
+def _untied(shares: Doubles, p: Floats, w: Doubles) -> Doubles:
+    return _normalised((1 - TIE) * shares + TIE * _mean_probability(p, w))
+
+
+def _blocks(p: Floats) -> Iterator[slice]:
+    step = max(1, BLOCK // (p.shape[0] * p.shape[2]))
+    return (slice(start, start + step) for start in range(0, p.shape[1], step))
+
+
+def _normalised(rows: Doubles) -> Doubles:
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def _exp_normalised(log_rows: Doubles) -> Doubles:
+    return _normalised(np.exp(log_rows - log_rows.max(axis=1, keepdims=True)))
+
+
+COMBINERS: dict[str, Combiner] = {
+    "mean_probability": Combiner(_mean_probability, "weighted mean of probabilities (soft vote)"),
+    "mean_logit": Combiner(_mean_logit, "softmax of the weighted mean of log-probabilities (geometric mean)"),
+    "majority": Combiner(
+        _majority, "weighted vote for the predicted class, as vote shares; ties go by mean probability"
+    ),
+    "borda": Combiner(_borda, "weighted sum of class ranks, as shares of points; ties go by mean probability"),
+    "product": Combiner(_product, "product of probabilities, each to the power K × weight"),
+    "median": Combiner(_median, "weighted median of probabilities, normalised"),
+    "max": Combiner(_max, "highest weighted probability, normalised"),
+}

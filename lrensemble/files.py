@@ -1,0 +1,60 @@
+"""Atomic writes: a file is either the old one or the new one, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lrensemble.errors import PoolError
+
+__all__ = ["atomic_path", "write_bytes_atomic", "write_text_atomic"]
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.
+
+    Raises
+    ------
+    PoolError
+        If the folder cannot be made or the disk refuses the write; nothing is left behind and `target` is unchanged.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PoolError(f"{target}: cannot be written ({reason}): check the disk and its permissions") from error
+    finally:
+        with suppress(
+            OSError
+        ):  # a folder that refused the write may refuse this too; the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # the new file stands; some file systems cannot flush a folder
+        _sync(target.parent)
+
+
+def write_bytes_atomic(target: Path, content: bytes) -> Path:
+    """Write `content` to `target` atomically and return `target`."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+def write_text_atomic(target: Path, content: str) -> Path:
+    """Write UTF-8 text to `target` atomically and return `target`."""
+    return write_bytes_atomic(target, content.encode("utf-8"))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

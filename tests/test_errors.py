@@ -1,0 +1,26 @@
+import pytest
+
+from lrensemble import errors
+from lrensemble.errors import LREnsembleError, UnknownNameError, lookup, nearest
+
+
+def test_every_error_has_the_one_root():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(kinds) >= 8
+    assert all(issubclass(kind, LREnsembleError) for kind in kinds)
+
+
+def test_tree_in_the_docstring_is_complete():
+    for name in errors.__all__:
+        assert name in errors.__doc__ or name in {"lookup", "nearest"}
+
+
+def test_lookup_names_the_nearest_and_all_choices():
+    assert lookup({"greedy": 1, "top-k": 2}, "top-k", "selector") == 2
+    with pytest.raises(UnknownNameError, match=r"unknown selector 'gredy': did you mean 'greedy'\? choose from greedy, top-k"):
+        lookup({"greedy": 1, "top-k": 2}, "gredy", "selector")
+
+
+def test_nearest_ignores_case_and_gives_up_when_nothing_is_near():
+    assert nearest("GREEDY", ["greedy"]) == "greedy"
+    assert nearest("xyz", ["greedy"]) is None

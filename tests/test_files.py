@@ -1,0 +1,32 @@
+import pytest
+
+from lrensemble.errors import PoolError
+from lrensemble.files import atomic_path, write_text_atomic
+
+
+def test_write_makes_folders_and_leaves_nothing_else(tmp_path):
+    target = write_text_atomic(tmp_path / "a" / "b.txt", "new")
+    assert target.read_text() == "new"
+    assert [p.name for p in target.parent.iterdir()] == ["b.txt"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    target = write_text_atomic(tmp_path / "file", "old")
+
+    def fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_refuses_gives_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PoolError, match="cannot be written"):
+        write_text_atomic(tmp_path / "file" / "below", "text")
+    with pytest.raises(PoolError, match="No space left"), atomic_path(tmp_path / "full"):
+        raise OSError(28, "No space left on device")

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+from lrensemble.errors import InputError, UnknownNameError
+from lrensemble.predictions import Predictions, log_softmax, softmax
+
+LOGITS = np.arange(24, dtype=np.float32).reshape(2, 4, 3) % 5
+LABELS = np.array([0, 1, 2, 0])
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 1e3))
+@settings(deadline=None, max_examples=30)
+def test_softmax_is_scipys(seed, scale):
+    z = np.random.default_rng(seed).normal(size=(3, 5, 4)) * scale
+    np.testing.assert_allclose(softmax(z), special.softmax(z, axis=-1), atol=1e-12)
+    np.testing.assert_allclose(log_softmax(z), special.log_softmax(z, axis=-1), atol=1e-9)
+
+
+def test_views_of_the_logits():
+    p = Predictions.from_arrays(LOGITS, LABELS, ids=["a", "b"])
+    assert (p.n_members, p.n_samples, p.n_classes) == (2, 4, 3)
+    np.testing.assert_allclose(p.probabilities.sum(axis=-1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(p.predicted, LOGITS.argmax(-1))
+    np.testing.assert_array_equal(p.correct, LOGITS.argmax(-1) == LABELS)
+    np.testing.assert_array_equal(p.true_class[1], p.probabilities[1, np.arange(4), LABELS])
+
+
+def test_probabilities_survive_the_round_trip_through_logits():
+    given_ = np.array([[[0.2, 0.8, 0.0], [1.0, 0.0, 0.0]]], dtype=np.float32)
+    p = Predictions.from_arrays(probabilities=given_, labels=[1, 0])
+    np.testing.assert_allclose(p.probabilities, given_, atol=1e-7)
+
+
+def test_inputs_stay_as_they_are_and_arrays_are_read_only():
+    logits = LOGITS.copy()
+    p = Predictions.from_arrays(logits, LABELS)
+    logits[0, 0, 0] = 99
+    assert p.logits[0, 0, 0] == LOGITS[0, 0, 0]
+    for array in (p.logits, p.labels, p.probabilities, p.predicted, p.true_class):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_take_and_subset():
+    p = Predictions.from_arrays(LOGITS, LABELS, ids=["a", "b"])
+    assert p.take(["b", "a"]).ids == ("b", "a")
+    np.testing.assert_array_equal(p.take(["b"]).logits[0], LOGITS[1])
+    np.testing.assert_array_equal(p.subset(np.array([2, 0])).labels, [2, 0])
+    with pytest.raises(UnknownNameError, match="unknown member 'c'"):
+        p.take(["c"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": None}, "either logits= or probabilities="),
+        ({"labels": None}, "expected labels="),
+        ({"logits": LOGITS[0]}, r"shape \(members, samples, classes\)"),
+        ({"logits": LOGITS[:, :, :1]}, "at least 2 classes"),
+        ({"logits": "text"}, "as numbers"),
+        ({"logits": np.where(LOGITS == 4, np.nan, LOGITS), "ids": ["a", "b"]}, "NaN or infinity in member 'a'"),
+        ({"labels": [0, 1, 2]}, r"labels of shape \(4,\)"),
+        ({"labels": [0, 1, 2, 3]}, r"labels in 0…2 .* got 0…3"),
+        ({"labels": [-1, 1, 2, 0]}, "got -1…2"),
+        ({"labels": [0.5, 1, 2, 0]}, "labels as integers"),
+        ({"ids": ["a"]}, "one name for each of the 2 members, got 1"),
+        ({"ids": ["a", "a"]}, "unique"),
+        ({"logits": None, "probabilities": LOGITS}, "sum to 1"),
+        ({"logits": None, "probabilities": -LOGITS}, "≥ 0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(changes, message):
+    arguments = {"logits": LOGITS, "labels": LABELS, **changes}
+    with pytest.raises(InputError, match=message) as caught:
+        Predictions.from_arrays(**arguments)
+    assert "\n" not in str(caught.value)
