@@ -1,0 +1,17 @@
+"""Data sets: reading, splitting, standardising, augmenting. All arrays are NumPy; only augmentation needs torch."""
+
+from lrensemble.data.augment import AUGMENTATIONS, Augmentation, resolve_augment
+from lrensemble.data.sources import DATASETS, DatasetSpec, load_data
+from lrensemble.data.splits import Split, Splits, fingerprint_of
+
+__all__ = [
+    "AUGMENTATIONS",
+    "DATASETS",
+    "Augmentation",
+    "DatasetSpec",
+    "Split",
+    "Splits",
+    "fingerprint_of",
+    "load_data",
+    "resolve_augment",
+]
