@@ -1,0 +1,17 @@
+"""Reporting: tables as text and figures as files, from reports, pools and policies. Computes nothing of its own."""
+
+from __future__ import annotations
+
+from lrensemble.evaluation.table import report_table
+from lrensemble.reporting.figures import plot_policies, plot_report
+from lrensemble.reporting.tables import ensemble_table, members_table, plain_table, pool_summary
+
+__all__ = [
+    "ensemble_table",
+    "members_table",
+    "plain_table",
+    "plot_policies",
+    "plot_report",
+    "pool_summary",
+    "report_table",
+]

@@ -1,0 +1,97 @@
+"""Tables as plain text for the terminal, about 100 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrensemble.ensemble import Ensemble
+    from lrensemble.pool import MemberSummary
+
+__all__ = ["ensemble_table", "members_table", "plain_table", "pool_summary"]
+
+LISTED = 12  # entries of a list that are shown
+
+
+def plain_table(rows: Sequence[Sequence[Any]], *headers: str, widths: Sequence[int | None] | None = None) -> str:
+    """Columns under their headings; numbers to the right, text to the left, long text wrapped to `widths`."""
+    from tabulate import tabulate
+
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(headers))]
+    return tabulate(
+        [["" if value is None else value for value in row] for row in rows],
+        headers,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right" if right else "left" for right in numeric] if rows else None,
+        maxcolwidths=list(widths) if widths and rows else None,
+    )
+
+
+def members_table(summaries: Sequence[MemberSummary]) -> str:
+    """One line a network, the best on validation first, diverged ones last; accuracy and NLL are of validation."""
+    ranked = sorted(summaries, key=lambda s: (s.val_accuracy is None, -(s.val_accuracy or 0.0), s.val_nll or 0.0, s.id))
+    several_models = len({summary.model for summary in summaries}) > 1
+    columns = [
+        ("network", 30, [s.id for s in ranked]),
+        ("policy", 22 if several_models else 30, [s.asked or s.policy for s in ranked]),
+        ("model", 16, [s.model if several_models else "" for s in ranked]),
+        ("seed", None, [str(s.seed) for s in ranked]),
+        ("val. %", None, [_percent(s.val_accuracy) if s.status == "done" else s.status for s in ranked]),
+        ("NLL", None, [_fixed(s.val_nll, 3) for s in ranked]),
+        ("seconds", None, [_fixed(s.seconds or None, 1) for s in ranked]),
+    ]
+    headings, widths, cells = zip(*(column for column in columns if any(column[2]) or not ranked), strict=True)
+    return plain_table(list(zip(*cells, strict=True)), *headings, widths=widths)
+
+
+def pool_summary(info: Mapping[str, Any], summaries: Sequence[MemberSummary]) -> str:
+    """Return the facts of a pool that fit on a line each, then its members, then what is wrong with it."""
+    facts = [(str(key).replace("_", " "), _fact(value)) for key, value in info.items() if _fact(value)]
+    pad = max((len(key) for key, _ in facts), default=0)
+    lines = [f"{key:{pad}}  {value}" for key, value in facts]
+    problems = [f"problem: {_fact(problem)}" for problem in info.get("problems", ())]
+    return "\n".join([*lines, "", members_table(summaries), *([""] if problems else []), *problems])
+
+
+def ensemble_table(ensemble: Ensemble) -> str:
+    """How an ensemble was found, and its members, the heaviest first."""
+    score = f", {ensemble.metric} {ensemble.score:.4f}" if ensemble.score is not None and ensemble.metric else ""
+    heading = (
+        f"{ensemble.method}: {len(ensemble)} of {ensemble.n_candidates or '?'} networks, {ensemble.rule}; "
+        f"chosen on {ensemble.n_samples:,} samples of '{ensemble.split}'{score}"
+    )
+    pairs = sorted(zip(ensemble.members, ensemble.weights, strict=True), key=lambda pair: -pair[1])
+    return f"{heading}\n\n" + plain_table([(name, f"{weight:.4f}") for name, weight in pairs], "member", "weight")
+
+
+def _fact(value: Any) -> str:
+    """Return a value as one short line; nothing for what would not fit."""
+    if isinstance(value, Mapping):
+        value = [f"{key} {_fact(entry)}" for key, entry in value.items() if _fact(entry)]
+    if isinstance(value, (list, tuple)):
+        plain = all(isinstance(entry, (str, int, float)) for entry in value)
+        shown = ", ".join(map(_fact, value[:LISTED]))
+        return "" if not plain else shown if len(value) <= LISTED else f"{len(value)}: {shown}, …"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    return (
+        f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(str(value).replace(",", ""))
+    except ValueError:
+        return value is None or value == ""
+    return True
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
