@@ -1,0 +1,55 @@
+"""Diversity of probabilities, where labels hide it: members may agree on the class and differ in how sure they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lrensemble.diversity.teams import TeamList, group_by_size
+from lrensemble.errors import InputError
+
+__all__ = ["probability_disagreement"]
+
+Doubles = npt.NDArray[np.float64]
+
+
+def probability_disagreement(probabilities: npt.ArrayLike, teams: TeamList) -> Doubles:
+    """Jensen–Shannon divergence of each team: mean KL divergence of its members from their mean, in nats (Lin 1991).
+
+    It is H(mean of p) − mean of H(p), averaged over samples: 0 when all members say the same, at most ln(min(L, C)).
+
+    Parameters
+    ----------
+    probabilities
+        Shape (M, N, C), ≥ 0.
+    teams
+        Tuples of distinct member indices, of sizes ≥ 2; or an integer array of shape (T, L).
+
+    Returns
+    -------
+    array
+        float64, shape (T,); higher is more diverse.
+
+    Raises
+    ------
+    InputError
+        On probabilities of another shape, or negative or not finite; on teams as `team_diversity`.
+    """
+    p = np.asarray(probabilities)
+    if p.ndim != 3 or 0 in p.shape or p.dtype.kind != "f":
+        raise InputError(f"expected probabilities of shape (members, samples, classes), got {p.shape} of {p.dtype}")
+    if not np.isfinite(p).all() or p.min() < 0:
+        raise InputError("expected probabilities that are finite and ≥ 0, got others")
+    own = np.array([_mean_entropy(member.astype(np.float64)) for member in p])
+    values = np.empty(len(teams))
+    for positions, group in group_by_size(teams, len(p)):
+        for position, team in zip(positions, group, strict=True):
+            mean = sum((p[i].astype(np.float64) for i in team), np.zeros(p.shape[1:])) / len(team)
+            values[position] = _mean_entropy(mean) - own[team].mean()
+    return np.maximum(values, 0.0)  # rounding can leave −1e-17
+
+
+def _mean_entropy(p: Doubles) -> float:
+    """Mean over samples of −Σ p log p, with 0 log 0 = 0."""
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return -float(np.einsum("nc,nc->", p, logs)) / len(p)

@@ -1,0 +1,177 @@
+"""`select`, the door to all methods, and their table `SELECTORS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrensemble.combine import COMBINERS, combine
+from lrensemble.diversity import DIVERSITY
+from lrensemble.ensemble import Ensemble
+from lrensemble.errors import InputError, lookup
+from lrensemble.predictions import Predictions
+from lrensemble.selection.base import MetricLike, Objective, Selection, Task, check_count
+from lrensemble.selection.diverse import diverse
+from lrensemble.selection.exhaustive import exhaustive
+from lrensemble.selection.greedy import greedy
+from lrensemble.selection.simple import best_single, random_team, top_k, whole_pool
+
+if TYPE_CHECKING:
+    from lrensemble.pool import Pool
+
+__all__ = ["SELECTORS", "SelectorSpec", "select"]
+
+
+@dataclass(frozen=True)
+class SelectorSpec:
+    """One method.
+
+    Attributes
+    ----------
+    function
+        ``(task, size, **options) -> Selection``.
+    description
+        One line for listings.
+    options
+        Names of the options that it takes.
+    """
+
+    function: Callable[..., Selection]
+    description: str
+    options: tuple[str, ...] = ()
+
+
+def select(
+    source: Pool | Predictions,
+    *,
+    method: str = "greedy",
+    metric: MetricLike = "nll",
+    size: int | None = None,
+    rule: str = "mean_probability",
+    seed: int = 0,
+    **options: Any,
+) -> Ensemble:
+    """Choose an ensemble on validation data.
+
+    Parameters
+    ----------
+    source
+        A pool, of which only ``source.predictions("val")`` is asked; or predictions, of any split but ``"test"``.
+    method
+        A key of `SELECTORS`.
+    metric
+        What is optimised: a key of ``METRICS``, or a callable ``(probabilities (N, C), labels (N,)) -> float`` that is
+        to be maximised. Teams of equal accuracy are compared by NLL; then, as with every metric, the smaller team and
+        then the one with lower indices comes first.
+    size
+        Number of members: exact, but an upper bound for ``greedy``. None: the method decides.
+    rule
+        How the members are combined, a key of ``COMBINERS``; teams are compared under this rule.
+    seed
+        Of the methods that draw at random.
+    **options
+        Of the method; ``SELECTORS[method].options`` names them.
+
+    Returns
+    -------
+    Ensemble
+        Members in the order of the pool with weights > 0; ``score`` is the metric on validation, as it is.
+
+    Raises
+    ------
+    InputError
+        On test predictions, an unknown name or option, or a size that the pool or the method does not allow.
+
+    Examples
+    --------
+    >>> p = Predictions.from_arrays(probabilities=[[[0.9, 0.1], [0.6, 0.4]], [[0.4, 0.6], [0.1, 0.9]]], labels=[0, 1])
+    >>> team = select(p, method="exhaustive", metric="accuracy")
+    >>> team.members, team.score
+    (('m0', 'm1'), 1.0)
+    """
+    spec = lookup(SELECTORS, method, "selection method")
+    _check_options(method, spec, options)
+    lookup(COMBINERS, rule, "combination rule")
+    check_count("seed", seed, 0)
+    objective = Objective.of(metric)
+    predictions = _validation(source)
+    if size is not None:
+        check_count("size", size, 1, predictions.n_members)
+    selection = spec.function(Task(predictions, objective, rule, seed), size, **options)
+    return _ensemble(predictions, objective, rule, method, {"size": size, "seed": seed, **options}, selection)
+
+
+def _validation(source: Pool | Predictions) -> Predictions:
+    if isinstance(source, Predictions):
+        if source.split == "test":
+            raise InputError("expected validation predictions, got split 'test': selection must not see test data")
+        return source
+    if not callable(getattr(source, "predictions", None)):
+        raise InputError(f"expected a pool or predictions to select from, got {type(source).__name__}")
+    return source.predictions("val")
+
+
+def _check_options(method: str, spec: SelectorSpec, options: dict[str, Any]) -> None:
+    for name in options:
+        if name not in spec.options:
+            known = ", ".join(spec.options) or "none"
+            raise InputError(f"method '{method}' has no option '{name}': its options are {known}")
+
+
+def _ensemble(
+    predictions: Predictions, objective: Objective, rule: str, method: str, options: dict[str, Any], chosen: Selection
+) -> Ensemble:
+    team = np.flatnonzero(chosen.weights)
+    weights = chosen.weights[team]
+    combined = combine(predictions.probabilities[team], weights, rule)
+    return Ensemble(
+        members=tuple(predictions.ids[i] for i in team),
+        weights=tuple(weights.tolist()),
+        rule=rule,
+        method=method,
+        metric=objective.name,
+        options={name: value for name, value in options.items() if value is not None},
+        split=predictions.split,
+        score=objective.value(combined, predictions.labels),
+        n_samples=predictions.n_samples,
+        n_candidates=predictions.n_members,
+        fingerprint=predictions.fingerprint,
+        trace=tuple({"member": predictions.ids[i], "score": objective.as_metric(score)} for i, score in chosen.steps),
+    )
+
+
+_GREEDY = ("rounds", "replacement", "keep_best", "init", "bags", "bag_fraction")
+_TEAMS = ("threshold", "max_size", "max_teams")
+
+
+def _by(diversity: str, *, focal: bool = False) -> SelectorSpec:
+    kind = "focal diversity" if focal else "diversity"
+    function = partial(diverse, diversity=diversity, focal=focal)
+    return SelectorSpec(function, f"best of the teams of high {kind} by {DIVERSITY[diversity].title}", _TEAMS)
+
+
+SELECTORS: dict[str, SelectorSpec] = {
+    "greedy": SelectorSpec(greedy, "add the member that helps most, round by round (Caruana et al. 2004)", _GREEDY),
+    "exhaustive": SelectorSpec(exhaustive, "best of all equal-weight teams, exactly", ("max_size", "max_teams")),
+    "top-k": SelectorSpec(top_k, "the k best members one by one; k chosen on validation without a size"),
+    "whole": SelectorSpec(whole_pool, "all members, equal weights"),
+    "best": SelectorSpec(best_single, "the best single member"),
+    "random": SelectorSpec(random_team, "a team drawn at random (control)"),
+    "diversity": SelectorSpec(diverse, "best of the diverse teams, by any measure", ("diversity", "focal", *_TEAMS)),
+    "diversity-ck": _by("CK"),
+    "diversity-qs": _by("QS"),
+    "diversity-bd": _by("BD"),
+    "diversity-fk": _by("FK"),
+    "diversity-kw": _by("KW"),
+    "diversity-gd": _by("GD"),
+    "focal-ck": _by("CK", focal=True),
+    "focal-qs": _by("QS", focal=True),
+    "focal-bd": _by("BD", focal=True),
+    "focal-fk": _by("FK", focal=True),
+    "focal-kw": _by("KW", focal=True),
+    "focal-gd": _by("GD", focal=True),
+}

@@ -1,0 +1,58 @@
+"""Controls and baselines: the whole pool, the best single member, the top k, a random team."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lrensemble.errors import InputError
+from lrensemble.selection.base import Selection, Task, first_best
+from lrensemble.selection.scorers import Scorer, scorer_for
+
+__all__ = ["best_single", "random_team", "ranking", "top_k", "whole_pool"]
+
+
+def whole_pool(task: Task, size: int | None) -> Selection:
+    """Take all members with equal weights."""
+    if size not in (None, task.n_members):
+        raise InputError(f"method 'whole' takes all {task.n_members} members, got size={size}: leave size out")
+    return Selection.equal(task.n_members, range(task.n_members))
+
+
+def best_single(task: Task, size: int | None) -> Selection:
+    """Take the one member that is best on validation."""
+    if size not in (None, 1):
+        raise InputError(f"method 'best' takes one member, got size={size}: leave size out, or use 'top-k'")
+    return top_k(task, 1)
+
+
+def top_k(task: Task, size: int | None) -> Selection:
+    """Take the `size` members that are best one by one; without a size, as many as are best together on validation."""
+    scorer = scorer_for(task)
+    order = ranking(scorer, np.arange(task.n_members))
+    keys = []
+    for member in order[:size]:
+        candidate = np.array([member])
+        keys.append((float(scorer.scores(candidate)[0]), float(scorer.ties(candidate)[0])))
+        scorer = scorer.plus(member)
+    k = size or 1 + first_best(keys)
+    steps = tuple((int(member), key[0]) for member, key in zip(order[:k], keys, strict=False))
+    return replace(Selection.equal(task.n_members, order[:k]), steps=steps)
+
+
+def ranking(scorer: Scorer, members: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Sort members from the best to the worst by the score of each alone; equals go by tie, then by index."""
+    return members[np.lexsort((members, -scorer.ties(members), -scorer.scores(members)))]
+
+
+def random_team(task: Task, size: int | None) -> Selection:
+    """Draw a team with the task's seed, uniformly from those of `size`, or from all teams when no size is given."""
+    rng = np.random.default_rng(task.seed)
+    if size is not None:
+        return Selection.equal(task.n_members, rng.choice(task.n_members, size, replace=False))
+    while True:
+        team = np.flatnonzero(rng.random(task.n_members) < 0.5)
+        if team.size:
+            return Selection.equal(task.n_members, team)
