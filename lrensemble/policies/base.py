@@ -1,0 +1,221 @@
+"""`Policy`: the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from lrensemble.errors import PolicyError
+from lrensemble.policies.parameters import kinds
+from lrensemble.policies.time import Per, Run, Span
+
+if TYPE_CHECKING:
+    from lrensemble.policies.torch_scheduler import PolicyScheduler
+
+__all__ = ["HIGHEST_RATE", "Array", "Policy"]
+
+Array = npt.NDArray[np.float64]
+Self = TypeVar("Self", bound="Policy")
+
+HIGHEST_RATE = 1e4  # a policy that goes beyond this within its run has exploded
+CHUNK = 2**20
+
+
+@dataclass(frozen=True, repr=False)
+class Policy(ABC):
+    """A learning-rate policy: ``policy(t)`` is the rate of optimiser step t = 0, 1, ….
+
+    Policies are immutable values without state: equal, hashable, picklable, and the same for any order of asking.
+    ``str(policy)`` is the text that `parse_policy` reads back to an equal policy.
+
+    A subclass is a frozen dataclass whose fields are annotated with the kinds in `parameters`, with one method `_rate`.
+    """
+
+    # pairs of parameters of which the first may not exceed the second
+    ascending: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name, kind in kinds(type(self)).items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, kind.check(value))
+            except ValueError as error:
+                better = str(error) if str(error) and not isinstance(error, PolicyError) else ""
+                reason = better or f"expected {kind.expected}, got {_shown(value)}"
+                raise PolicyError(f"{self.name}: {name}: {reason}") from None
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        """Raise `PolicyError` where parameters contradict each other; each by itself has been checked by its kind."""
+        for low, high in self.ascending:
+            a, b = getattr(self, low), getattr(self, high)
+            comparable = getattr(a, "unit", "") == getattr(b, "unit", "")
+            if comparable and getattr(a, "value", a) > getattr(b, "value", b):
+                raise PolicyError(f"{self.name}: expected {low} ≤ {high}, got {low}={a} and {high}={b}")
+
+    @abstractmethod
+    def _rate(self, t: Array) -> Array:
+        """Rates of a 1-D contiguous array of steps ≥ 0; only called on a resolved policy."""
+
+    @property
+    def name(self) -> str:
+        """Name in the table of policies."""
+        return type(self).__name__
+
+    @property
+    def resolved(self) -> bool:
+        """Whether all times are in steps, so that the policy can be called."""
+        return not any(_is_relative(value) for _, value in self._parameters())
+
+    def resolve(self: Self, *, total_steps: int | None = None, steps_per_epoch: float | None = None) -> Self:
+        """Turn epochs and shares of the run into steps, once the length of the run is known.
+
+        Parameters
+        ----------
+        total_steps, steps_per_epoch
+            Optimiser steps of the run and of one epoch. What the policy does not refer to may be left out.
+
+        Returns
+        -------
+        Policy
+            In steps; equal to `self` where that was resolved before.
+
+        Raises
+        ------
+        PolicyError
+            If a length is needed and missing, the run is too short, or a rate within the run is not finite or absurd.
+        """
+        in_steps = self._in_run(Run(total_steps, steps_per_epoch))
+        if total_steps is not None:
+            in_steps.check(total_steps)
+        return in_steps
+
+    def _in_run(self: Self, run: Run) -> Self:
+        return replace(
+            self, **{name: kind.resolve(getattr(self, name), run) for name, kind in kinds(type(self)).items()}
+        )
+
+    @overload
+    def __call__(self, t: float) -> float: ...
+    @overload
+    def __call__(self, t: npt.NDArray[Any] | list[int]) -> Array: ...
+    def __call__(self, t: Any) -> Any:
+        """Learning rate at step `t`.
+
+        Parameters
+        ----------
+        t
+            Steps ≥ 0: a number, or an array of any shape and order.
+
+        Returns
+        -------
+        float or ndarray
+            A float for a number; float64 of the shape of `t` for an array.
+
+        Raises
+        ------
+        PolicyError
+            If the policy is not resolved, a step is negative, or a rate is not finite.
+        """
+        self._require_resolved()
+        steps = np.asarray(t, dtype=np.float64)
+        if not np.all(steps >= 0):
+            raise PolicyError(f"expected steps t ≥ 0, got {np.min(steps)}")
+        # one flat array for scalars too: the same machine loop, hence the same bits
+        rates = self._checked_rates(np.ascontiguousarray(steps).reshape(-1), np.inf)
+        return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
+
+    def curve(self, total_steps: int) -> Array:
+        """Rates of the steps 0 … `total_steps` − 1, shape (total_steps,)."""
+        return self(np.arange(total_steps))
+
+    def check(self, total_steps: int) -> None:
+        """Raise `PolicyError` unless every rate of a run of `total_steps` steps is finite, ≥ 0 and ≤ `HIGHEST_RATE`."""
+        self._require_resolved()
+        for start in range(0, total_steps, CHUNK):
+            self._checked_rates(np.arange(start, min(start + CHUNK, total_steps), dtype=np.float64), HIGHEST_RATE)
+
+    def _checked_rates(self, steps: Array, highest: float) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            rates = self._rate(steps)
+        bad = ~((rates >= 0) & (rates <= highest) & np.isfinite(rates))
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise PolicyError(
+                f"expected learning rates that are finite, ≥ 0 and ≤ {HIGHEST_RATE:g}, got {rates[first]:g} at step "
+                f"{steps[first]:g} of {self}"
+            )
+        return rates
+
+    def scheduler(self, optimizer: Any, *, last_epoch: int = -1) -> PolicyScheduler:
+        """Return the policy as a ``torch.optim.lr_scheduler.LRScheduler``, to step after each optimiser step.
+
+        Every parameter group is given the policy's rate, times its ``"lr_scale"`` where the group has one.
+
+        Raises
+        ------
+        PolicyError
+            If the policy is not resolved.
+        """
+        from lrensemble.policies.torch_scheduler import PolicyScheduler
+
+        self._require_resolved()
+        return PolicyScheduler(optimizer, self, last_epoch)
+
+    def _require_resolved(self) -> None:
+        if not self.resolved:
+            raise PolicyError(
+                f"expected a policy in steps, got {self}: call resolve(total_steps=…, steps_per_epoch=…) first"
+            )
+
+    def _parameters(self, *, defaults: bool = True) -> Iterator[tuple[str, Any]]:
+        """Names and values; without those at their default when `defaults` is False."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if defaults or f.default is MISSING or kinds(type(self))[f.name].check(f.default) != value:
+                yield f.name, value
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={_text(value)}' for name, value in self._parameters(defaults=False))})"
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON- and TOML-ready form: ``{"policy": "TRI", "k0": 0.01, …, "l": "30ep"}``; `from_dict` is its inverse."""
+        return {"policy": self.name, **{name: _plain(value) for name, value in self._parameters(defaults=False)}}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Policy:
+        """Read the form that `to_dict` writes; raises as `parse_policy` does."""
+        from lrensemble.policies.text import policy_from_dict
+
+        return policy_from_dict(values)
+
+
+def _is_relative(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(_is_relative(item) for item in value)
+    return isinstance(value, Span | Per) or (isinstance(value, Policy) and not value.resolved)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Policy):
+        return value.to_dict()
+    return str(value) if isinstance(value, Span | Per) else value
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, Span | Per) else repr(value)
