@@ -43,7 +43,7 @@ _HOME = {
     "train_pool": "training",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the list
+__all__ = sorted(_HOME)  # the table above is the list
 
 if TYPE_CHECKING:
     from lrensemble.data import Splits as Splits

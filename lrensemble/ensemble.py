@@ -70,7 +70,7 @@ class Ensemble:
         return len(self.members)
 
     def probabilities(self, predictions: Predictions) -> npt.NDArray[np.float64]:
-        """Combined probabilities of the team, shape (N, C).
+        """Combine the probabilities of the team, shape (N, C).
 
         Raises
         ------

@@ -7,7 +7,9 @@ from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, PoolError
 from lrensemble.predictions import Predictions
 
-TEAM = Ensemble(("a", "b"), (0.25, 0.75), method="greedy", metric="nll", score=0.5, trace=({"member": "a", "score": 1.0},))
+TEAM = Ensemble(
+    ("a", "b"), (0.25, 0.75), method="greedy", metric="nll", score=0.5, trace=({"member": "a", "score": 1.0},)
+)
 
 
 def test_round_trip_through_the_file(tmp_path):
@@ -35,7 +37,7 @@ def test_another_pool_is_refused():
     [((), ()), (("a",), (0.5,)), (("a", "b"), (1.5, -0.5)), (("a", "a"), (0.5, 0.5)), (("a",), (float("nan"),))],
 )
 def test_bad_weights_are_refused(members, weights):
-    with pytest.raises(InputError, match="expected (an )?ensemble"):
+    with pytest.raises(InputError, match=r"expected (an )?ensemble"):
         Ensemble(members, weights)
 
 

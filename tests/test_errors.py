@@ -17,7 +17,9 @@ def test_tree_in_the_docstring_is_complete():
 
 def test_lookup_names_the_nearest_and_all_choices():
     assert lookup({"greedy": 1, "top-k": 2}, "top-k", "selector") == 2
-    with pytest.raises(UnknownNameError, match=r"unknown selector 'gredy': did you mean 'greedy'\? choose from greedy, top-k"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown selector 'gredy': did you mean 'greedy'\? choose from greedy, top-k"
+    ):
         lookup({"greedy": 1, "top-k": 2}, "gredy", "selector")
 
 

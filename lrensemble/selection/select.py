@@ -23,7 +23,7 @@ from lrensemble.selection.simple import best_single, random_team, top_k, whole_p
 if TYPE_CHECKING:
     from lrensemble.pool import Pool
 
-__all__ = ["SELECTORS", "SelectorSpec", "select"]
+__all__ = ["SELECTORS", "SelectorSpec", "check_request", "select"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,14 @@ class SelectorSpec:
         One line for listings.
     options
         Names of the options that it takes.
+    takes_size
+        Whether a number of members may be asked for.
     """
 
     function: Callable[..., Selection]
     description: str
     options: tuple[str, ...] = ()
+    takes_size: bool = True
 
 
 def select(
@@ -93,16 +96,33 @@ def select(
     >>> team.members, team.score
     (('m0', 'm1'), 1.0)
     """
-    spec = lookup(SELECTORS, method, "selection method")
+    spec, objective = check_request(method, metric=metric, size=size, rule=rule, seed=seed)
     _check_options(method, spec, options)
-    lookup(COMBINERS, rule, "combination rule")
-    check_count("seed", seed, 0)
-    objective = Objective.of(metric)
     predictions = _validation(source)
     if size is not None:
         check_count("size", size, 1, predictions.n_members)
     selection = spec.function(Task(predictions, objective, rule, seed), size, **options)
     return _ensemble(predictions, objective, rule, method, {"size": size, "seed": seed, **options}, selection)
+
+
+def check_request(
+    method: str, *, metric: MetricLike, size: int | None, rule: str, seed: int
+) -> tuple[SelectorSpec, Objective]:
+    """Check what can be checked before there are predictions, so that nobody trains for hours to learn of a misspelling.
+
+    Raises
+    ------
+    InputError
+        For a name that is in no table, or a size that is below 1 or given to a method that takes none.
+    """
+    spec = lookup(SELECTORS, method, "selection method")
+    lookup(COMBINERS, rule, "combination rule")
+    check_count("seed", seed, 0)
+    if size is not None:
+        check_count("size", size, 1)
+        if not spec.takes_size:
+            raise InputError(f"method '{method}' takes no size, got size={size}: leave it out, or use 'top-k'")
+    return spec, Objective.of(metric)
 
 
 def _validation(source: Pool | Predictions) -> Predictions:
@@ -158,8 +178,8 @@ SELECTORS: dict[str, SelectorSpec] = {
     "greedy": SelectorSpec(greedy, "add the member that helps most, round by round (Caruana et al. 2004)", _GREEDY),
     "exhaustive": SelectorSpec(exhaustive, "best of all equal-weight teams, exactly", ("max_size", "max_teams")),
     "top-k": SelectorSpec(top_k, "the k best members one by one; k chosen on validation without a size"),
-    "whole": SelectorSpec(whole_pool, "all members, equal weights"),
-    "best": SelectorSpec(best_single, "the best single member"),
+    "whole": SelectorSpec(whole_pool, "all members, equal weights", takes_size=False),
+    "best": SelectorSpec(best_single, "the best single member", takes_size=False),
     "random": SelectorSpec(random_team, "a team drawn at random (control)"),
     "diversity": SelectorSpec(diverse, "best of the diverse teams, by any measure", ("diversity", "focal", *_TEAMS)),
     "diversity-ck": _by("CK"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from lrensemble.errors import InputError
 from lrensemble.selection.base import Selection, Task, first_best
 from lrensemble.selection.scorers import Scorer, scorer_for
 
@@ -16,15 +15,11 @@ __all__ = ["best_single", "random_team", "ranking", "top_k", "whole_pool"]
 
 def whole_pool(task: Task, size: int | None) -> Selection:
     """Take all members with equal weights."""
-    if size not in (None, task.n_members):
-        raise InputError(f"method 'whole' takes all {task.n_members} members, got size={size}: leave size out")
     return Selection.equal(task.n_members, range(task.n_members))
 
 
 def best_single(task: Task, size: int | None) -> Selection:
     """Take the one member that is best on validation."""
-    if size not in (None, 1):
-        raise InputError(f"method 'best' takes one member, got size={size}: leave size out, or use 'top-k'")
     return top_k(task, 1)
 
 

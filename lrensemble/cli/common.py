@@ -1,0 +1,141 @@
+"""What several commands share: the flags of an experiment, and JSON output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["add_experiment_flags", "add_json_flag", "add_selection_flags", "experiment_from", "print_json"]
+
+
+def size(text: str) -> int | float:
+    """Parse a number of samples (``1000``) or a share of the set (``0.2``)."""
+    return int(text) if text.isdigit() else float(text)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag and the setting of the experiment that it overrides."""
+
+    name: str
+    setting: str
+    kind: Any
+    metavar: str
+    help: str
+    nargs: str | None = None
+
+
+TRAINING_FLAGS = (
+    Flag(
+        "--data",
+        "data.name",
+        str,
+        "D",
+        "data set: a name (`lrensemble list datasets`), .npz, image folder, module:function",
+    ),
+    Flag("--model", "model", str, "M", "network: a name (`lrensemble list models`) or module:function"),
+    Flag("--policies", "policies", str, "P", "presets or policy texts (`lrensemble policies list`)", "+"),
+    Flag("--seeds", "seeds", int, "N", "trainings under each policy (default 1)"),
+    Flag("--epochs", "train.epochs", int, "E", "passes over the training data (default 20)"),
+    Flag("--batch-size", "train.batch_size", int, "B", "samples a step (default 64)"),
+    Flag("--optimizer", "train.optimizer", str, "O", "optimiser (`lrensemble list optimizers`; default momentum)"),
+    Flag("--momentum", "train.momentum", float, "X", "momentum (default 0.9)"),
+    Flag("--weight-decay", "train.weight_decay", float, "X", "weight decay (default 5e-4)"),
+    Flag("--label-smoothing", "train.label_smoothing", float, "X", "label smoothing, 0 to below 1 (default 0)"),
+    Flag("--clip-norm", "train.clip_norm", float, "X", "largest norm of the gradient (default: no clipping)"),
+    Flag("--precision", "train.precision", str, "P", "float32 (default) or bf16"),
+    Flag("--augment", "train.augment", str, "A", "none, flip, crop, crop+flip or auto: the data set's own (default)"),
+    Flag("--lr-range", "lr_range", float, "LR", "lowest and highest base learning rate of presets", "2"),
+    Flag("--train-size", "data.train_size", size, "N", "training samples, or a share such as 0.6"),
+    Flag("--val-size", "data.val_size", size, "N", "validation samples, or a share"),
+    Flag("--test-size", "data.test_size", size, "N", "test samples, or a share"),
+    Flag("--split-seed", "data.split_seed", int, "S", "seed of the split (default 0)"),
+    Flag("--data-root", "data.root", str, "DIR", "folder of downloaded data sets"),
+    Flag("--jobs", "compute.jobs", int, "J", "members trained at once (default: one a core; 1 on a GPU)"),
+    Flag("--device", "compute.device", str, "DEV", "cpu, cuda, cuda:1, … (default: a GPU if there is one)"),
+    Flag(
+        "--checkpoint-seconds",
+        "compute.checkpoint_seconds",
+        float,
+        "S",
+        "save unfinished members this often (default 5)",
+    ),
+)
+
+SELECTION_FLAGS = (
+    Flag("--metric", "selection.metric", str, "METRIC", "objective on validation data: nll (default), accuracy, …"),
+    Flag("--size", "selection.size", int, "K", "number of members (default: the method decides)"),
+    Flag(
+        "--rule",
+        "selection.rule",
+        str,
+        "RULE",
+        "combination rule (`lrensemble list combiners`; default mean_probability)",
+    ),
+    Flag("--seed", "selection.seed", int, "S", "seed of methods that draw at random (default 0)"),
+)
+
+POOL_FLAG = Flag("--pool", "pool", str, "DIR", "folder of the pool (default checkpoints/<data>-<model>)")
+METHODS_FLAG = Flag(
+    "--method", "selection.methods", str, "NAME", "selection methods; the verdict is about the first", "+"
+)
+
+
+def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide what is trained and how."""
+    _add(parser.add_argument_group("training"), TRAINING_FLAGS)
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def add_selection_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that decide what is selected and how."""
+    _add(parser.add_argument_group("selection"), SELECTION_FLAGS)
+
+
+def add_flag(parser: argparse.ArgumentParser, flag: Flag) -> None:
+    """Add a single flag of an experiment."""
+    _add(parser, (flag,))
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _add(group: Any, flags: tuple[Flag, ...]) -> None:
+    for flag in flags:
+        nargs = int(flag.nargs) if flag.nargs and flag.nargs.isdigit() else flag.nargs
+        # the destination is the setting, so that no second table is needed to carry a flag into the experiment
+        group.add_argument(
+            flag.name,
+            dest=flag.setting,
+            type=flag.kind,
+            metavar=flag.metavar,
+            nargs=nargs,
+            help=flag.help.replace("%", "%%"),
+            default=argparse.SUPPRESS,
+        )
+
+
+def experiment_from(args: argparse.Namespace, file: str | None = None) -> Any:
+    """Build the experiment: defaults, then the file, then the flags that were given."""
+    from lrensemble.experiment import Experiment, read_toml
+
+    values, text = read_toml(file) if file else ({}, "")
+    for flag in (*TRAINING_FLAGS, *SELECTION_FLAGS, POOL_FLAG, METHODS_FLAG):
+        if flag.setting in vars(args):
+            _put(values, flag.setting.split("."), getattr(args, flag.setting))
+    return Experiment.from_dict(values, source=file or "lrensemble", text=text)
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+    values[path[-1]] = value
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON (NaN is refused, since JSON has none)."""
+    print(json.dumps(value, indent=2, allow_nan=False))

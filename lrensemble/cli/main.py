@@ -1,0 +1,98 @@
+"""Parse the command line, run one command, and turn every expected failure into one line and an exit code.
+
+Exit codes: 0 done, 1 expected error, 2 wrong usage, 130 interrupted (what was trained is kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+from typing import NoReturn
+
+from lrensemble import __version__
+from lrensemble.cli import evaluate, import_, inspect, list_, policies, run, select, train
+from lrensemble.errors import LREnsembleError, nearest
+
+__all__ = ["build_parser", "main"]
+
+COMMANDS: dict[str, ModuleType] = {
+    "run": run,
+    "train": train,
+    "select": select,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "import": import_,
+    "policies": policies,
+    "list": list_,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the nearest command where one was misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with exit code 2."""
+        if "invalid choice: '" in message:
+            asked = message.split("invalid choice: '")[1].split("'")[0]
+            guess = nearest(asked, COMMANDS)
+            message += f" - did you mean '{guess}'?" if guess and self.prog == "lrensemble" else ""
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all commands."""
+    parser = Parser(
+        prog="lrensemble",
+        description="Turn learning-rate tuning into deep ensembles: train a pool, select a team, evaluate it honestly.",
+        epilog="The main road in one command: lrensemble run --data digits --model mlp",
+    )
+    parser.add_argument("--version", action="version", version=f"lrensemble {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0].split(": ", 1)[1]
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:],
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(execute=module.execute)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (``sys.argv[1:]`` when not given) and return the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        args = build_parser().parse_args(argv)
+        args.execute(args)
+        sys.stdout.flush()
+        return 0
+    except SystemExit as stop:  # argparse leaves this way
+        return int(stop.code or 0)
+    except LREnsembleError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted: what was trained is kept; the same command goes on from there", code=130)
+    except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    except MemoryError:
+        return _fail("out of memory: use a smaller pool, data set or number of jobs")
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"lrensemble: {'error: ' if code == 1 else ''}{' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,60 @@
+"""select: choose an ensemble from a pool, on validation data only."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+from lrensemble.cli.common import SELECTION_FLAGS, add_json_flag, add_selection_flags, print_json
+from lrensemble.errors import InputError
+
+EPILOG = """examples:
+  lrensemble select checkpoints/digits
+  lrensemble select checkpoints/digits --method exhaustive --metric accuracy --out best.json
+  lrensemble select checkpoints/digits --method greedy --option replacement=False rounds=10"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("pool", metavar="POOL", help="folder of the pool")
+    parser.add_argument(
+        "--method", default="greedy", metavar="NAME", help="`lrensemble list selectors`; default greedy"
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="default POOL/ensembles/<method>-<metric>.json")
+    parser.add_argument(
+        "--option", nargs="+", default=[], metavar="KEY=VALUE", help="options of the method, such as rounds=50"
+    )
+    add_json_flag(parser)
+    add_selection_flags(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Select, save and print the ensemble."""
+    from pathlib import Path
+
+    from lrensemble.pool import Pool
+    from lrensemble.reporting import ensemble_table
+    from lrensemble.road import ensemble_name
+    from lrensemble.selection import select
+
+    settings = {flag.setting.split(".")[1]: flag.setting for flag in SELECTION_FLAGS if flag.setting in vars(args)}
+    given = {name: getattr(args, setting) for name, setting in settings.items()}
+    pool = Pool.open(args.pool)
+    ensemble = select(pool, method=args.method, **given, **dict(map(_option, args.option)))
+    out = ensemble.save(Path(args.out)) if args.out else pool.save_ensemble(ensemble, ensemble_name(ensemble))
+    if args.json:
+        print_json({**ensemble.to_dict(), "path": str(out)})
+    else:
+        print(ensemble_table(ensemble))
+        print(f"\nensemble {out}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise InputError(f"expected an option as KEY=VALUE, got '{text}'")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

@@ -1,0 +1,201 @@
+"""`Experiment`: one run of the whole road as data; read from TOML, from flags, or built in Python."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lrensemble.errors import InputError, nearest
+from lrensemble.selection import check_request
+from lrensemble.training.config import TrainConfig
+
+__all__ = ["Compute", "Data", "Experiment", "Selection"]
+
+Size = int | float | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to learn from: a name of ``lrensemble list datasets``, a file or folder, or ``package.module:function``.
+
+    Sizes are numbers of samples (integers) or shares of the set (between 0 and 1).
+    """
+
+    name: str = "digits"
+    train_size: Size = None
+    val_size: Size = None
+    test_size: Size = None
+    split_seed: int = 0
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How to choose ensembles; the first method is the one that the verdict is about."""
+
+    methods: tuple[str, ...] = ("greedy",)
+    metric: str = "nll"
+    size: int | None = None
+    rule: str = "mean_probability"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError("expected one selection method or more, got none")
+        for method in self.methods:
+            check_request(method, metric=self.metric, size=self.size, rule=self.rule, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how parallel to train. Changes the time that a pool takes, not (on CPU) its contents."""
+
+    jobs: int | None = None
+    device: str = "auto"
+    checkpoint_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Data, network, policies × seeds, training, selection: all that ``lrensemble run`` needs.
+
+    Attributes
+    ----------
+    model
+        Network, as in ``lrensemble list models``.
+    policies
+        Names of presets and texts of policies.
+    seeds
+        How many trainings under each policy (seeds 0, 1, …).
+    lr_range
+        Lowest and highest base learning rate for presets; the optimiser's own range when not given.
+    pool
+        Folder of the pool; ``checkpoints/<data>-<model>`` when not given.
+    """
+
+    model: str = "mlp"
+    policies: tuple[str, ...] = ("default",)
+    seeds: int = 1
+    lr_range: tuple[float, float] | None = None
+    pool: str | None = None
+    data: Data = field(default_factory=Data)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    selection: Selection = field(default_factory=Selection)
+    compute: Compute = field(default_factory=Compute)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = "experiment", text: str = "") -> Experiment:
+        """Build and check an experiment from nested tables.
+
+        Parameters
+        ----------
+        values
+            As `to_dict` returns; everything may be left out.
+        source, text
+            Name and contents of the file the values come from, so that an error can name its line.
+
+        Raises
+        ------
+        InputError
+            For an unknown key (naming the nearest one) or a value of the wrong kind.
+        """
+        _refuse_unknown_keys(cls, values, (), source, text)
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = tuple(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            raise InputError(
+                f"{_where(source, text, path)}: expected {reason}, got {first['input']!r}"
+                if first["type"] != "value_error"
+                else f"{_where(source, text, path)}: {reason}"
+            ) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Experiment:
+        """Read an experiment file; raises `InputError` naming file, line and key."""
+        values, text = read_toml(path)
+        return cls.from_dict(values, source=str(path), text=text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested tables with every default filled in; what is None is left out."""
+        return _without_none(asdict(self))
+
+    def to_toml(self) -> str:
+        """TOML text that `load` reads back to an equal experiment."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    @staticmethod
+    def json_schema() -> dict[str, Any]:
+        """JSON schema of the experiment file, for editors."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(Experiment).json_schema()
+
+
+def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Parse a TOML file; return its tables and its text.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is not TOML; the message has the line and column.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except OSError as error:
+        raise InputError(f"{path}: expected an experiment file, but it cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: expected TOML, got a syntax error: {error}") from None
+
+
+def _without_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return list(values) if isinstance(values, tuple) else values
+
+
+def _refuse_unknown_keys(kind: type, values: Any, path: tuple[str, ...], source: str, text: str) -> None:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{_where(source, text, path)}: expected a table of settings, got {values!r}")
+    known = get_type_hints(kind)
+    for key, value in values.items():
+        names = [f.name for f in fields(kind)]
+        if key not in names:
+            guess = nearest(key, names)
+            hint = f"did you mean '{guess}'? " if guess else ""
+            where = _where(source, text, (*path, key))
+            raise InputError(f"{where}: unknown setting: {hint}expected one of {', '.join(names)}")
+        if is_dataclass(known[key]):
+            _refuse_unknown_keys(known[key], value, (*path, key), source, text)
+
+
+def _where(source: str, text: str, path: tuple[str, ...]) -> str:
+    line = _line_of(text, path)
+    place = f"{source}, line {line}" if line else source
+    return f"{place}: {'.'.join(path)}" if path else place
+
+
+def _line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """Line of the innermost key of `path` that the TOML text shows literally (tomllib keeps no positions)."""
+    table, found = "", None
+    keys = [part for part in path if not part.isdigit()]
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line):
+            table = header[1]
+            found = number if table.split(".") == keys[:1] else found
+        elif assigned := re.match(r"\s*([\w.\-]+)\s*=", line):
+            here = [*table.split("."), assigned[1]] if table else assigned[1].split(".")
+            if here == keys[: len(here)]:
+                return number
+    return found

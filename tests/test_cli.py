@@ -1,0 +1,268 @@
+"""The command line, through real processes."""
+
+import json
+import os
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROAD
+
+import lrensemble as lre
+from lrensemble.cli.list_ import TABLES
+from lrensemble.cli.main import COMMANDS, main
+
+
+def fails(capsys, *arguments, code=1):
+    """Run the command in this process, expect it to fail, and return its one line."""
+    assert main([str(a) for a in arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+# --- the road -------------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_table_verdict_and_paths(road):
+    pool, done = road
+    assert "best single" in done.stdout
+    assert "95 % interval" in done.stdout
+    for name in ("pool", "ensemble", "report", "figure"):
+        path = re.search(rf"^{name}\s+(\S+)$", done.stdout, flags=re.M)[1]
+        assert os.path.exists(path)
+    assert (pool / "experiment.toml").exists()
+
+
+def test_progress_of_a_pipe_is_readable(road):
+    _, done = road
+    assert done.stderr.isprintable() or set(done.stderr) - {"\n"} <= {c for c in done.stderr if c.isprintable()}
+    assert len(re.findall(r"val acc", done.stderr)) == 4
+
+
+def test_running_again_trains_nothing(road, command):
+    pool, _ = road
+    before = {p.name: p.stat().st_mtime_ns for p in (pool / "members").iterdir()}
+    again = json.loads(command("run", *ROAD, "--pool", pool, "--json", cwd=pool.parent).stdout)
+    assert {p.name: p.stat().st_mtime_ns for p in (pool / "members").iterdir()} == before
+    assert again["n_members"] == 4
+
+
+def test_run_from_its_own_experiment_file(road, command, tmp_path):
+    pool, _ = road
+    shutil.copytree(pool, tmp_path / "copy")
+    done = command("run", pool / "experiment.toml", "--pool", tmp_path / "copy", "--json", "--quiet", cwd=tmp_path)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["n_members"] == 4
+
+
+def test_commands_are_twins_of_the_library(road, command, tmp_path):
+    folder, _ = road
+    pool = lre.Pool.open(folder)
+    out = tmp_path / "e.json"
+    printed = json.loads(command("select", folder, "--metric", "accuracy", "--out", out, "--json").stdout)
+    ensemble = lre.select(pool, metric="accuracy")
+    assert tuple(printed["members"]) == ensemble.members
+    assert lre.Ensemble.load(out) == ensemble
+    report = json.loads(command("evaluate", folder, out, "--json").stdout)
+    expected = lre.evaluate(pool, ensemble).to_dict()
+    assert {key: report[key] for key in expected} == json.loads(json.dumps(expected))
+
+
+def test_select_takes_options_of_the_method(road, capsys):
+    folder, _ = road
+    assert (
+        main(["select", str(folder), "--option", "rounds=1", "replacement=False", "--out", str(folder / "x.json")]) == 0
+    )
+    assert len(lre.Ensemble.load(folder / "x.json")) == 1
+    capsys.readouterr()
+    assert "rounds" in fails(capsys, "select", folder, "--option", "round=1")
+    assert "KEY=VALUE" in fails(capsys, "select", folder, "--option", "rounds")
+    (folder / "x.json").unlink()
+
+
+def test_inspect_shows_members_and_no_test_scores(road, command):
+    folder, _ = road
+    info = json.loads(command("inspect", folder, "--verify", "--json").stdout)
+    assert len(info["members"]) == 4
+    assert {"id", "policy", "seed", "status", "val_accuracy"} <= set(info["members"][0])
+    assert not any("test" in key for key in info["members"][0])
+    assert info["problems"] == []
+    text = command("inspect", folder).stdout
+    assert all(member["id"] in text for member in info["members"])
+
+
+def test_import_select_evaluate(command, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("val", "test"):
+        np.save(tmp_path / f"{split}.npy", rng.normal(size=(3, 40, 4)).astype(np.float32))
+        np.save(tmp_path / f"{split}y.npy", np.arange(40) % 4)
+    arrays = [
+        "--val-logits",
+        "val.npy",
+        "--test-logits",
+        "test.npy",
+        "--val-labels",
+        "valy.npy",
+        "--test-labels",
+        "testy.npy",
+    ]
+    command("import", "mine", *arrays, "--names", "a,b,c", cwd=tmp_path)
+    command("select", "mine", "--method", "exhaustive", cwd=tmp_path)
+    done = command("evaluate", "mine", "mine/ensembles/exhaustive-nll.json", cwd=tmp_path)
+    assert "best single" in done.stdout
+
+
+def test_schema_of_experiment_files(capsys):
+    assert main(["run", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["$defs"]["TrainConfig"]
+
+
+# --- listings and policies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_lists(table, capsys):
+    assert main(["list", table]) == 0
+    text = capsys.readouterr().out
+    assert main(["list", table, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert entries
+    for name, description in entries.items():
+        assert name in text
+        assert description
+
+
+def test_policies(tmp_path, capsys):
+    assert main(["policies", "list"]) == 0
+    assert "TRIEXP" in capsys.readouterr().out
+    assert main(["policies", "list", "--json"]) == 0
+    assert "TRIEXP" in json.loads(capsys.readouterr().out)["policies"]
+    text = "TRI2(k0=0.01, k1=0.06, l=100)"
+    assert main(["policies", "show", text, "--steps", "800", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    np.testing.assert_array_equal(shown["lr"], lre.parse_policy(text)(np.arange(800)))
+    assert main(["policies", "show", "default"]) == 0
+    assert "lowest" in capsys.readouterr().out
+    out = tmp_path / "p.png"
+    assert main(["policies", "plot", "default", text, "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+# --- help and usage -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert COMMANDS[name].__doc__.splitlines()[0].split(": ", 1)[1][1:40] in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_is_light(command):
+    assert "usage: lrensemble" in command("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["trian"], "did you mean 'train'"),
+        (["run", "--epochs", "ten"], "invalid int value: 'ten'"),
+        (["run", "--nothing"], "unrecognized arguments: --nothing"),
+        (["list", "nothing"], "invalid choice"),
+        (["evaluate", "pool"], "ENSEMBLE.json"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert message in fails(capsys, *arguments, code=2)
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digit"], "did you mean 'digits'"),
+        (["--model", "lennet"], "did you mean 'lenet'"),
+        (["--policies", "TRIE(0.1)"], "TRI"),
+        (["--policies", "FIX(-1)"], "FIX"),
+        (["--optimizer", "adamx"], "did you mean 'adam"),
+        (["--epochs", "0"], "epochs"),
+        (["--seeds", "0"], "seeds"),
+        (["--jobs", "0"], "jobs"),
+        (["--train-size", "5000"], "5,?000"),
+        (["--train-size", "5"], "class"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--augment", "spin"], "augment"),
+        (["--method", "gredy"], "did you mean 'greedy'"),
+        (["--metric", "acuracy"], "did you mean 'accuracy'"),
+        (["--rule", "mean"], "rule"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--data", "nopackage.module:function"], "nopackage"),
+        (["--data", "torchvision:CIFAR11"], "CIFAR10"),
+        (["none.toml"], "cannot be read"),
+    ],
+)
+def test_bad_input_of_run_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, fails(capsys, "run", "--quiet", *arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["select", "inspect"])
+def test_a_folder_that_is_no_pool(name, capsys, tmp_path):
+    assert "pool" in fails(capsys, name, tmp_path)
+    assert "pool" in fails(capsys, name, tmp_path / "missing")
+
+
+def test_a_pool_of_another_version(road, capsys, tmp_path):
+    shutil.copytree(road[0], tmp_path / "pool")
+    with h5py.File(tmp_path / "pool" / "pool.h5", "r+") as file:
+        file.attrs["version"] = 99
+    assert "99" in fails(capsys, "inspect", tmp_path / "pool")
+
+
+def test_a_damaged_member_is_set_aside_and_trained_again(road, command, tmp_path):
+    shutil.copytree(road[0], tmp_path / "pool")
+    victim = sorted((tmp_path / "pool" / "members").iterdir())[0]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    info = json.loads(command("inspect", tmp_path / "pool", "--json").stdout)
+    assert len(info["members"]) == 3
+    assert victim.name in json.dumps(info["problems"])
+    command("run", *ROAD, "--pool", tmp_path / "pool", cwd=tmp_path)
+    healed, original = lre.Pool.open(tmp_path / "pool"), lre.Pool.open(road[0])
+    np.testing.assert_array_equal(healed.predictions("test").logits, original.predictions("test").logits)
+
+
+def test_an_ensemble_of_another_pool(road, capsys, tmp_path):
+    ensemble = lre.Ensemble(("x",), (1.0,), fingerprint="0" * 64).save(tmp_path / "e.json")
+    assert "another pool" in fails(capsys, "evaluate", road[0], ensemble)
+    assert "cannot be read" in fails(capsys, "evaluate", road[0], tmp_path / "none.json")
+
+
+def test_a_pool_on_other_data_is_not_mixed(road, capsys):
+    assert "pool" in fails(capsys, "train", road[0], "--data", "wine", "--epochs", "1", "--quiet")
+
+
+def test_interruption_exits_130_and_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lrensemble.road.run", interrupt)
+    assert "the same command goes on" in fails(capsys, "run", code=130)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(MemoryError(), "out of memory"), (OSError(28, "No space left"), "No space")]
+)
+def test_failures_of_the_machine_are_one_line(error, message, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("lrensemble.road.run", fail)
+    assert message in fails(capsys, "run")
