@@ -169,7 +169,9 @@ def _logits_of(probabilities: npt.ArrayLike | None) -> npt.NDArray[np.float32]:
     p = _to_float32(probabilities, "probabilities")
     if p.ndim == 3 and p.size:
         if not np.isfinite(p).all() or p.min() < 0:
-            raise InputError("expected probabilities that are finite and ≥ 0, got others: pass logits= if these are logits")
+            raise InputError(
+                "expected probabilities that are finite and ≥ 0, got others: pass logits= if these are logits"
+            )
         worst = float(np.abs(p.sum(axis=-1) - 1).max())
         if worst > 1e-3:
             raise InputError(
@@ -195,10 +197,9 @@ def _check_logits(ids: tuple[str, ...], logits: npt.NDArray) -> None:
         raise InputError(f"expected one name for each of the {len(logits)} members, got {len(ids)}")
     if len(set(ids)) != len(ids):
         raise InputError("expected member names that are unique, got a name twice")
-    finite = np.isfinite(logits).all(axis=(1, 2))
-    if not finite.all():
-        bad = ids[int(np.flatnonzero(~finite)[0])]
-        raise InputError(f"expected finite logits, got NaN or infinity in member '{bad}': leave that member out")
+    for name, member in zip(ids, logits, strict=True):  # one by one: a mask of the whole pool would take memory
+        if not np.isfinite(member).all():
+            raise InputError(f"expected finite logits, got NaN or infinity in member '{name}': leave that member out")
 
 
 def _check_labels(labels: npt.NDArray, n: int, c: int) -> None:

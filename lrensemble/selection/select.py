@@ -108,7 +108,7 @@ def select(
 def check_request(
     method: str, *, metric: MetricLike, size: int | None, rule: str, seed: int
 ) -> tuple[SelectorSpec, Objective]:
-    """Check what can be checked before there are predictions, so that nobody trains for hours to learn of a misspelling.
+    """Check what needs no predictions, so that nobody trains for hours to learn of a misspelling.
 
     Raises
     ------
