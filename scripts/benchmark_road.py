@@ -3,8 +3,9 @@
 
 For each split: a pool of the default preset (one training a policy), the best single network by validation accuracy,
 every selector of the table, the whole pool; and the control that asks whether other learning rates add anything beyond
-other seeds: a pool of the same size, all under the policy that was best on validation. Selection sees validation data
-only.
+other seeds: a pool of the same size, all under the policy that was best on validation. With ``--common-seed`` a second
+control asks what it costs when the networks of a pool share initialisation and order of samples, so that they differ by
+their learning rates alone. Selection sees validation data only.
 
 Pools are kept under ``checkpoints/benchmark`` and resumed, so that an interrupted run goes on where it stopped.
 
@@ -59,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--splits", type=int, default=3, help="splits, each with its own pools (default 3)")
+    parser.add_argument("--common-seed", action="store_true", help="a second control: all networks share their start")
     parser.add_argument("--metric", default="nll", help="objective of selection")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--home", default="checkpoints/benchmark", help="folder of the pools")
@@ -67,13 +69,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def one_split(args: argparse.Namespace, seed: int) -> dict:
-    """Train both pools on one split and score every system on its test data."""
+    """Train the pools of one split and score every system on its test data."""
     start = time.perf_counter()
     pool = train(args, seed, args.policies, seeds=1, suffix="pool")
     validation, test = pool.predictions("val"), pool.predictions("test")
     best = best_single(validation)
     asked = {summary.id: summary.asked for summary in pool.summaries()}
-    control = train(args, seed, asked[best], seeds=len(pool), suffix="seeds")
+    controls = {"one policy": train(args, seed, asked[best], seeds=len(pool), suffix="seeds")}
+    if args.common_seed:
+        controls["common seed"] = train(args, seed, args.policies, seeds=1, suffix="common", common_seed=True)
     seconds = time.perf_counter() - start
 
     systems = {"best single": score(lre.Ensemble((best,), (1.0,)), test)}
@@ -84,9 +88,10 @@ def one_split(args: argparse.Namespace, seed: int) -> dict:
             print(f"{name}: left out ({error})")
             continue
         systems[name] = score(ensemble, test)
-    seeds_test = control.predictions("test")
-    for name in ("whole", "greedy"):
-        systems[f"control, {name}"] = score(lre.select(control, method=name, metric=args.metric), seeds_test)
+    for control, other in controls.items():
+        for name in ("whole", "greedy"):
+            chosen = lre.select(other, method=name, metric=args.metric)
+            systems[f"control: {control}, {name}"] = score(chosen, other.predictions("test"))
     members = [float(a) for a in test.correct.mean(axis=1)]
     return {
         "seed": seed,
@@ -99,7 +104,7 @@ def one_split(args: argparse.Namespace, seed: int) -> dict:
     }
 
 
-def train(args: argparse.Namespace, seed: int, policies: str, *, seeds: int, suffix: str) -> lre.Pool:
+def train(args: argparse.Namespace, seed: int, policies: str, *, seeds: int, suffix: str, **settings) -> lre.Pool:
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(args.data).stem)
     path = Path(args.home) / f"{name}-{args.model}-{args.train_size}x{args.epochs}-split{seed}-{suffix}"
     return lre.train_pool(
@@ -115,6 +120,7 @@ def train(args: argparse.Namespace, seed: int, policies: str, *, seeds: int, suf
         test_size=args.test_size,
         split_seed=seed,
         jobs=args.jobs,
+        **settings,
     )
 
 
@@ -143,7 +149,7 @@ def header(args: argparse.Namespace, splits: list[dict]) -> list[str]:
         f"{len(splits)} splits.",
         f"Members alone: {min(spread):.2f} to {max(spread):.2f} %, mean {statistics.mean(spread):.2f} %; "
         f"{sum(split['diverged'] for split in splits)} diverged. "
-        f"Training of both pools: {statistics.mean(split['seconds'] for split in splits) / 60:.1f} minutes a split.",
+        f"Training of all pools: {statistics.mean(split['seconds'] for split in splits) / 60:.1f} minutes a split.",
         f"{os.cpu_count()} × {processor()}, torch {torch.__version__}, numpy {np.__version__}, "
         f"Python {platform.python_version()}, lrensemble {lre.__version__}.",
     ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import math
 import os
 import pickle
@@ -741,3 +742,15 @@ def test_a_mailbox_keeps_lines_whole(tmp_path):
     box.path.unlink()
     box.post(box.path, Event("note", text="nobody listens"))
     assert not box.path.exists()
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_policies_of_one_seed_share_their_start_only_if_asked(digits, tmp_path, common):
+    """At a rate of zero nothing is learned: what a member predicts is its initialisation."""
+    still = ["[FIX(0) @ 50% | FIX(0)]", "FIX(0)"]
+    options = {"model": "mlp(hidden=8)", "epochs": 1, "jobs": 1, "progress": False, "common_seed": common}
+    pool = lre.train_pool(digits, policies=still, seeds=2, path=tmp_path, **options)
+    seeds = [summary.seed for summary in pool.summaries()]
+    logits = pool.predictions("val").logits
+    for i, j in itertools.combinations(range(4), 2):
+        assert np.array_equal(logits[i], logits[j]) == (common and seeds[i] == seeds[j])

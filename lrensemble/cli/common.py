@@ -47,6 +47,7 @@ TRAINING_FLAGS = (
     Flag("--clip-norm", "train.clip_norm", float, "X", "largest norm of the gradient (default: no clipping)"),
     Flag("--precision", "train.precision", str, "P", "float32 (default) or bf16"),
     Flag("--augment", "train.augment", str, "A", "none, flip, crop, crop+flip or auto: the data set's own (default)"),
+    Flag("--common-seed", "train.common_seed", bool, "", "policies of one seed share initialisation and sample order"),
     Flag("--lr-range", "lr_range", float, "LR", "lowest and highest base learning rate of presets", "2"),
     Flag("--train-size", "data.train_size", size, "N", "training samples, or a share such as 0.6"),
     Flag("--val-size", "data.val_size", size, "N", "validation samples, or a share"),
@@ -106,17 +107,16 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 def _add(group: Any, flags: tuple[Flag, ...]) -> None:
     for flag in flags:
-        nargs = int(flag.nargs) if flag.nargs and flag.nargs.isdigit() else flag.nargs
+        shape = {"action": "store_true"} if flag.kind is bool else _valued(flag)
         # the destination is the setting, so that no second table is needed to carry a flag into the experiment
         group.add_argument(
-            flag.name,
-            dest=flag.setting,
-            type=flag.kind,
-            metavar=flag.metavar,
-            nargs=nargs,
-            help=flag.help.replace("%", "%%"),
-            default=argparse.SUPPRESS,
+            flag.name, dest=flag.setting, help=flag.help.replace("%", "%%"), default=argparse.SUPPRESS, **shape
         )
+
+
+def _valued(flag: Flag) -> dict[str, Any]:
+    nargs = int(flag.nargs) if flag.nargs and flag.nargs.isdigit() else flag.nargs
+    return {"type": flag.kind, "metavar": flag.metavar, "nargs": nargs}
 
 
 def experiment_from(args: argparse.Namespace, file: str | None = None) -> Any:

@@ -40,6 +40,10 @@ class TrainConfig:
         ``"bf16"`` trains under bfloat16 autocast; weights, validation and predictions stay float32.
     augment
         Name in ``AUGMENTATIONS``, or ``"auto"``: what suits the data set.
+    common_seed
+        False: seed and policy together decide initialisation, order, augmentation and dropout, so that every member of
+        a pool starts elsewhere and errs elsewhere. True: the seed alone decides, so that policies of one seed differ by
+        their learning rates only: fairer to compare, worse to combine.
 
     Raises
     ------
@@ -56,6 +60,7 @@ class TrainConfig:
     clip_norm: float | None = None
     precision: str = "float32"
     augment: str = "auto"
+    common_seed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -67,6 +72,7 @@ class TrainConfig:
         if self.clip_norm is not None:
             _require(_is_number(self.clip_norm) and self.clip_norm > 0, "clip_norm", "a number > 0", self.clip_norm)
         _require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS), self.precision)
+        _require(isinstance(self.common_seed, bool), "common_seed", "true or false", self.common_seed)
         lookup(OPTIMIZERS, self.optimizer, "optimizer")
         if self.augment != "auto":
             lookup(AUGMENTATIONS, self.augment, "augmentation (augment)")

@@ -39,7 +39,7 @@ class Task:
     config
         With the name of an augmentation, not ``"auto"``.
     seed
-        Decides all that is random.
+        Decides, with the policy, all that is random.
     parameters, flops
         Size and cost of the network.
     """
@@ -54,6 +54,11 @@ class Task:
     seed: int
     parameters: int
     flops: int
+
+    @property
+    def draw(self) -> int:
+        """Seed of everything random: of the seed and the policy together, or of the seed alone (``common_seed``)."""
+        return self.seed if self.config.common_seed else loop.stable_seed(self.seed, str(self.policy))
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
         task.config,
         data["train"],
         data["val"],
-        seed=task.seed,
+        seed=task.draw,
         run=run,
         on_epoch=on_epoch,
     )
@@ -157,7 +162,7 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
 
 def _fresh(task: Task, splits: Splits, device: torch.device) -> Built:
     """Build the network, initialised by the seed, and its optimiser."""
-    loop.seed_global(loop.stable_seed(task.seed, "initialisation"), device)
+    loop.seed_global(loop.stable_seed(task.draw, "initialisation"), device)
     model = build_model(task.model, splits.input_shape, splits.n_classes)
     if architecture_digest(model) != task.architecture:
         raise TrainingError(
