@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lrensemble.combine import combine
 from lrensemble.errors import InputError, PoolError
-from lrensemble.files import write_text_atomic
+from lrensemble.files import check_format, read_json, write_text_atomic
 from lrensemble.predictions import Predictions
 
 __all__ = ["Ensemble"]
@@ -108,10 +108,7 @@ class Ensemble:
         InputError
             If it is not an ensemble, is of an unknown version, or lacks a field; `source` names the file.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise InputError(f"{source}: expected an ensemble written by `lrensemble select`, got other content")
-        if data.get("version") != VERSION:
-            raise InputError(f"{source}: expected ensemble format version {VERSION}, got {data.get('version')!r}")
+        check_format(data, FORMAT, VERSION, f"{source}: expected an ensemble written by `lrensemble select`")
         known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         try:
             for key in ("members", "weights", "trace"):
@@ -127,10 +124,4 @@ class Ensemble:
     @classmethod
     def load(cls, path: str | Path) -> Ensemble:
         """Read an ``ensemble.json``; raises `InputError` that names the file when it cannot be one."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: expected an ensemble file, but it cannot be read ({error.strerror})") from None
-        except ValueError:
-            raise InputError(f"{path}: expected an ensemble file (JSON), got something else") from None
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_json(path, "an ensemble"), str(path))

@@ -1,16 +1,18 @@
-"""Atomic writes: a file is either the old one or the new one, whenever the process or the machine stops."""
+"""Files: atomic writes, so that a file is the old one or the new one whenever the machine stops, and checked JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from lrensemble.errors import PoolError
+from lrensemble.errors import InputError, PoolError
 
-__all__ = ["atomic_path", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["atomic_path", "check_format", "read_json", "write_bytes_atomic", "write_text_atomic"]
 
 
 @contextmanager
@@ -50,6 +52,30 @@ def write_bytes_atomic(target: Path, content: bytes) -> Path:
 def write_text_atomic(target: Path, content: str) -> Path:
     """Write UTF-8 text to `target` atomically and return `target`."""
     return write_bytes_atomic(target, content.encode("utf-8"))
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """Parse a JSON file; `what` it should hold ("a report") is for the message.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: expected {what}, but the file cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: expected {what} (JSON), got something else") from None
+
+
+def check_format(data: Any, name: str, version: int, expected: str) -> None:
+    """Raise `InputError`, beginning with `expected`, unless `data` is a table of this format and version."""
+    if not isinstance(data, dict) or data.get("format") != name:
+        raise InputError(f"{expected}, got other content")
+    if data.get("version") != version:
+        raise InputError(f"{expected}, of format version {version}, got version {data.get('version')!r}")
 
 
 def _sync(path: Path) -> None:

@@ -44,10 +44,10 @@ def test_bad_weights_are_refused(members, weights):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("not json", "expected an ensemble file"),
+        ("not json", r"expected an ensemble \(JSON\)"),
         ("[]", "written by `lrensemble select`"),
         ('{"format": "other"}', "written by `lrensemble select`"),
-        ('{"format": "lrensemble-ensemble", "version": 9}', "version 1, got 9"),
+        ('{"format": "lrensemble-ensemble", "version": 9}', "version 1, got version 9"),
         ('{"format": "lrensemble-ensemble", "version": 1}', "0 members"),
         ('{"format": "lrensemble-ensemble", "version": 1, "members": ["a"], "weights": ["x"]}', "could not convert"),
     ],

@@ -480,7 +480,7 @@ def test_json_round_trip(report, tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "expected a report written by"),
-        ({"version": 9}, "format version 1, got 9"),
+        ({"version": 9}, "format version 1, got version 9"),
         ({"rows": [{"system": "x"}]}, "wrong field"),
         ({"rows": None}, "wrong field"),
     ],

@@ -1,7 +1,7 @@
 import pytest
 
-from lrensemble.errors import PoolError
-from lrensemble.files import atomic_path, write_text_atomic
+from lrensemble.errors import InputError, PoolError
+from lrensemble.files import atomic_path, read_json, write_text_atomic
 
 
 def test_write_makes_folders_and_leaves_nothing_else(tmp_path):
@@ -30,3 +30,12 @@ def test_a_disk_that_refuses_gives_one_sentence(tmp_path):
         write_text_atomic(tmp_path / "file" / "below", "text")
     with pytest.raises(PoolError, match="No space left"), atomic_path(tmp_path / "full"):
         raise OSError(28, "No space left on device")
+
+
+def test_json_that_is_no_json_is_refused_by_name(tmp_path):
+    for content in ("", "{", "[" * 100_000):
+        (tmp_path / "r.json").write_text(content)
+        with pytest.raises(InputError, match=r"r\.json: expected a report \(JSON\), got something else"):
+            read_json(tmp_path / "r.json", "a report")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path / "none.json", "a report")

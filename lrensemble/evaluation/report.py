@@ -9,6 +9,7 @@ from typing import Any
 
 from lrensemble.errors import InputError, lookup
 from lrensemble.evaluation.table import report_text
+from lrensemble.files import check_format, read_json
 
 __all__ = ["Comparison", "MemberScore", "Report", "Row", "Score"]
 
@@ -180,10 +181,7 @@ class Report:
         InputError
             If it is not a report, is of an unknown version, or lacks a field; `source` names the file.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise InputError(f"{source}: expected a report written by `lrensemble evaluate`, got other content")
-        if data.get("version") != VERSION:
-            raise InputError(f"{source}: expected report format version {VERSION}, got {data.get('version')!r}")
+        check_format(data, FORMAT, VERSION, f"{source}: expected a report written by `lrensemble evaluate`")
         known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         try:
             known["rows"] = tuple(_row(row) for row in data["rows"])
@@ -196,13 +194,7 @@ class Report:
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a ``report.json``; raises `InputError` that names the file when it cannot be one."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: expected a report file, but it cannot be read ({error.strerror})") from None
-        except ValueError:
-            raise InputError(f"{path}: expected a report file (JSON), got something else") from None
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_json(path, "a report"), str(path))
 
 
 def _row(data: dict[str, Any]) -> Row:
