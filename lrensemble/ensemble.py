@@ -58,13 +58,15 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         w = np.asarray(self.weights, dtype=float)
-        if not self.members or w.shape != (len(self.members),) or len(set(self.members)) != len(self.members):
+        if len(self.members) == 0 or w.shape != (len(self.members),) or len(set(self.members)) != len(self.members):
             raise InputError(
                 f"expected an ensemble of one or more distinct members with one weight each, got "
                 f"{len(self.members)} members and {w.size} weights"
             )
         if not np.isfinite(w).all() or (w <= 0).any() or abs(w.sum() - 1) > 1e-6:
             raise InputError(f"expected ensemble weights > 0 that sum to 1, got a sum of {w.sum():.6g}")
+        object.__setattr__(self, "members", tuple(self.members))
+        object.__setattr__(self, "weights", tuple(w.tolist()))
 
     def __len__(self) -> int:
         return len(self.members)

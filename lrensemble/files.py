@@ -28,7 +28,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        _sync(temporary, os.O_RDWR)  # some systems flush only what is open for writing
         os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -39,7 +39,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         ):  # a folder that refused the write may refuse this too; the first error is the one to tell
             temporary.unlink(missing_ok=True)
     with suppress(OSError):  # the new file stands; some file systems cannot flush a folder
-        _sync(target.parent)
+        _sync(target.parent, os.O_RDONLY)
 
 
 def write_bytes_atomic(target: Path, content: bytes) -> Path:
@@ -78,8 +78,8 @@ def check_format(data: Any, name: str, version: int, expected: str) -> None:
         raise InputError(f"{expected}, of format version {version}, got version {data.get('version')!r}")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
     finally:

@@ -283,8 +283,12 @@ def _checked(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
         raise InputError(
             f"expected probabilities of shape (N, C) and labels of shape (N,), N ≥ 1, got {p.shape} and {y.shape}"
         )
+    if y.dtype.kind not in "iu":
+        raise InputError(f"expected labels as integers 0…C−1, got values of type {y.dtype}")
     if not p.min() >= 0:  # also true of NaN
         raise InputError("expected probabilities ≥ 0, got negative ones or NaN: pass the softmax of logits")
+    if not p.max() < 1.001:
+        raise InputError(f"expected probabilities ≤ 1, got {p.max():.6g}: pass the softmax of logits")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise InputError(f"expected labels in 0…{p.shape[1] - 1}, got {y.min()}…{y.max()}")
     return p, y

@@ -11,25 +11,29 @@ import numpy.typing as npt
 
 from lrensemble.errors import InputError, lookup
 
-__all__ = ["Predictions", "log_softmax", "softmax"]
+__all__ = ["Predictions", "log_softmax", "names_test", "softmax"]
 
 TINY = float(np.finfo(np.float32).tiny)  # probabilities below this are this when turned into logits
 
 
 def log_softmax(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
     """Log-probabilities over the last axis: z − log Σ exp z, with the maximum taken out first."""
-    z = np.asarray(logits)
-    shifted = z - z.max(axis=-1, keepdims=True)
+    shifted = _shifted(logits)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
     """Probabilities over the last axis: exp z / Σ exp z, with the maximum taken out first."""
-    z = np.asarray(logits)
-    p = z - z.max(axis=-1, keepdims=True)
+    p = _shifted(logits)
     np.exp(p, out=p)
     p /= p.sum(axis=-1, keepdims=True)
     return p
+
+
+def _shifted(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    z = np.asarray(logits)
+    with np.errstate(over="ignore"):  # a difference beyond float32 becomes −inf, of which the exponential is 0
+        return z - z.max(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ class Predictions:
     labels
         int64, shape (N,), values in 0…C−1.
     split
-        ``"val"`` or ``"test"`` (or the name of any further split).
+        ``"val"`` or ``"test"`` (or the name of any further split); see `is_test`.
     fingerprint
         Of the pool the predictions come from; empty when they come from bare arrays.
 
@@ -100,7 +104,7 @@ class Predictions:
         if labels is None:
             raise InputError("expected labels= of shape (N,), got none")
         values = _to_float32(logits, "logits") if logits is not None else _logits_of(probabilities)
-        names = tuple(ids) if ids is not None else tuple(f"m{i}" for i in range(len(values)))
+        names = tuple(map(str, ids)) if ids is not None else tuple(f"m{i}" for i in range(len(values)))
         return cls(names, values, _to_labels(labels), split, fingerprint)
 
     @property
@@ -138,6 +142,11 @@ class Predictions:
         """Probability that each member gives to the true class, shape (M, N)."""
         return _frozen(np.take_along_axis(self.probabilities, self.labels[None, :, None], axis=2)[..., 0])
 
+    @property
+    def is_test(self) -> bool:
+        """Whether the split is test data by its name, ``"test"`` or one that begins so: nothing may be chosen on it."""
+        return names_test(self.split)
+
     def indices(self, ids: Sequence[str]) -> list[int]:
         """Positions of the named members; raises `UnknownNameError` for a name that is not here."""
         position = {name: i for i, name in enumerate(self.ids)}
@@ -153,6 +162,11 @@ class Predictions:
         return Predictions(self.ids, self.logits[:, samples], self.labels[samples], self.split, self.fingerprint)
 
 
+def names_test(split: str) -> bool:
+    """Whether this is the name of test data, which nothing may be chosen on: ``test``, ``Test``, ``test2``."""
+    return split.strip().lower().startswith("test")
+
+
 def _frozen(array: npt.NDArray) -> npt.NDArray:
     array.flags.writeable = False
     return array
@@ -160,8 +174,12 @@ def _frozen(array: npt.NDArray) -> npt.NDArray:
 
 def _to_float32(values: npt.ArrayLike | None, what: str) -> npt.NDArray[np.float32]:
     try:
-        return np.array(values, dtype=np.float32, order="C")  # a copy: the caller's array stays writeable and unchanged
-    except (TypeError, ValueError) as error:
+        array = np.asarray(values)
+        if np.iscomplexobj(array):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # what overflows is refused as not finite
+            return np.array(array, dtype=np.float32, order="C")  # a copy: the caller's stays writeable and unchanged
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor that requires a gradient raises the last
         raise InputError(f"expected {what} as numbers of shape (M, N, C), got something else ({error})") from None
 
 

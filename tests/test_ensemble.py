@@ -18,6 +18,12 @@ def test_round_trip_through_the_file(tmp_path):
     assert json.loads(path.read_text())["members"] == ["a", "b"]
 
 
+def test_lists_and_arrays_become_tuples(tmp_path):
+    team = Ensemble(["a", "b"], np.array([0.25, 0.75], dtype=np.float32))
+    assert (team.members, team.weights) == (("a", "b"), (0.25, 0.75))
+    assert Ensemble.load(team.save(tmp_path / "ensemble.json")) == team
+
+
 def test_probabilities_are_the_weighted_mean():
     p = Predictions.from_arrays(np.random.default_rng(0).normal(size=(3, 5, 4)), [0, 1, 2, 3, 0], ids=["b", "x", "a"])
     expected = 0.25 * p.probabilities[2] + 0.75 * p.probabilities[0]

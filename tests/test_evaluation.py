@@ -297,6 +297,16 @@ def test_no_seeds_control_without_repetitions_or_with_one_policy(seeds):
     assert "seeds of best policy" not in [row.system for row in report.rows]
 
 
+def test_numbers_of_numpy_and_a_single_metric_are_taken():
+    options = {"bootstrap": np.int64(100), "seed": np.int32(2), "confidence": np.float32(0.75)}
+    report = evaluate(TEST, team(["m0"]), validation=VAL, metrics="brier", **options)
+    assert report == evaluate(
+        TEST, team(["m0"]), validation=VAL, metrics=["brier"], bootstrap=100, seed=2, confidence=0.75
+    )
+    assert Report.from_dict(report.to_dict()) == report
+    assert set(report.rows[0].metrics) == {"accuracy", "nll", "brier"}
+
+
 def test_validation_in_another_order_is_put_in_order():
     val, test = world()
     shuffled = val.take(["m5", "m0", "m3", "m1", "m4", "m2"])
@@ -305,6 +315,21 @@ def test_validation_in_another_order_is_put_in_order():
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_network_is_not_said_to_cost_more():
+    val, test = world(m=4, n=200, shared=0.97)
+    best = evaluate(test, team(["m0"]), validation=val, bootstrap=100).row("best single (validation)").members[0]
+    other = next(name for name in val.ids if name != best)
+    for members, costs_more in (([other], False), (list(val.ids), True)):
+        report = evaluate(test, team(members), validation=val, bootstrap=100)
+        gain = report.comparisons[0]
+        no_better = replace(gain, differences={name: Score(0.0, -1.0, 1.0) for name in gain.differences}, p_value=1.0)
+        text = write_verdict(
+            report.rows[0], report.row(report.reference), no_better, n_test=report.n_test, confidence=0.95
+        )
+        assert "evidence for the ensemble is too weak" in text
+        assert ("costs more" in text) == costs_more
 
 
 def test_improvement():
@@ -442,6 +467,13 @@ VAL, TEST = world(n=40)
         ({"ensembles": ["m0"]}, InputError, "one ensemble or more"),
         ({"ensembles": team(["m0", "stranger"])}, PoolError, "none named 'stranger'"),
         ({"bootstrap": 10}, InputError, "at least 100"),
+        ({"bootstrap": 150.5}, InputError, "a whole number"),
+        ({"bootstrap": "many"}, InputError, "a whole number"),
+        ({"seed": -1}, InputError, "seed as an integer"),
+        ({"seed": None}, InputError, "seed as an integer"),
+        ({"confidence": "high"}, InputError, "confidence level"),
+        ({"source": VAL, "validation": TEST}, InputError, "validation data .* got split 'test'"),
+        ({"ensembles": team(["m0"], split="test")}, InputError, "one chosen on split 'test'"),
         ({"confidence": 1.0}, InputError, "confidence level"),
     ],
 )

@@ -1,3 +1,6 @@
+import fcntl
+import os
+
 import pytest
 
 from lrensemble.errors import InputError, PoolError
@@ -39,3 +42,11 @@ def test_json_that_is_no_json_is_refused_by_name(tmp_path):
             read_json(tmp_path / "r.json", "a report")
     with pytest.raises(InputError, match="cannot be read"):
         read_json(tmp_path / "none.json", "a report")
+
+
+def test_files_are_flushed_through_a_handle_for_writing(tmp_path, monkeypatch):
+    """Windows refuses to flush what is open for reading only."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_text_atomic(tmp_path / "file", "text")
+    assert flushed == [os.O_RDWR, os.O_RDONLY]  # the file, then its folder

@@ -113,6 +113,10 @@ def test_inputs_are_not_altered(name):
         (np.log(P), Y, "negative ones or NaN"),
         (np.full((2, 3), np.nan), np.array([0, 1]), "negative ones or NaN"),
         (P, Y + 1, "labels in 0…6"),
+        (P, Y.astype(float), "labels as integers"),
+        (P, Y > 3, "labels as integers"),
+        (7 * P, Y, "probabilities ≤ 1"),
+        (np.full(P.shape, np.inf), Y, "probabilities ≤ 1, got inf"),
     ],
 )
 def test_refusals(name, p, y, message):

@@ -8,7 +8,7 @@ import pickle
 import resource
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
@@ -592,3 +592,12 @@ def test_problems_are_told_once_in_one_line(pool, caplog):
     assert problem == Problem(**problem.to_dict())
     assert problem.file == f"members/{new_member(0).id}.h5"
     assert str(problem).endswith(f"(set aside as damaged/{new_member(0).id}.h5)")
+
+
+def test_threads_may_add_members_at_once(pool):
+    members = [new_member(draw) for draw in range(10, 40)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(pool.add, members))
+    assert len(pool) == 33
+    assert {member.id for member in members} < set(pool.ids)
+    assert pool.verify() == []

@@ -1,5 +1,8 @@
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -44,6 +47,51 @@ def test_inputs_stay_as_they_are_and_arrays_are_read_only():
             array[...] = 0
 
 
+def test_huge_logits_give_probabilities_without_a_warning():
+    p = Predictions.from_arrays(np.array([[[3e38, -3e38, 0], [1e30, 0, 1e30]]]), [0, 1])
+    np.testing.assert_array_equal(p.probabilities, [[[1, 0, 0], [0.5, 0, 0.5]]])
+    np.testing.assert_array_equal(log_softmax(p.logits)[0, 0], np.float32([0, -np.inf, -3e38]))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda z: z.astype(np.float16),
+        lambda z: np.repeat(z.astype(np.float64), 2, axis=0)[::2],  # with gaps
+        np.asfortranarray,
+        lambda z: np.broadcast_to(z, z.shape),  # read-only
+        lambda z: z.tolist(),
+        torch.tensor,
+        lambda z: torch.tensor(z, dtype=torch.float64),
+    ],
+)
+def test_arrays_of_any_make_are_read(form):
+    p = Predictions.from_arrays(form(LOGITS), form(LABELS.astype(np.float32)))
+    assert (p.logits.dtype, p.labels.dtype, p.logits.flags.c_contiguous) == (np.float32, np.int64, True)
+    np.testing.assert_array_equal(p.logits, LOGITS)
+    np.testing.assert_array_equal(p.labels, LABELS)
+
+
+def test_names_become_text():
+    assert Predictions.from_arrays(LOGITS, LABELS, ids=np.arange(2)).ids == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("split", "is_test"), [("test", True), ("Test", True), ("test2", True), ("val", False), ("contest", False)]
+)
+def test_test_data_are_known_by_name(split, is_test):
+    assert Predictions.from_arrays(LOGITS, LABELS, split=split).is_test == is_test
+
+
+def test_pickled_predictions_are_the_same():
+    p = Predictions.from_arrays(LOGITS, LABELS, ids=["a", "b"], split="test", fingerprint="f")
+    assert p.predicted.shape == (2, 4)  # cached views travel or are made again
+    q = pickle.loads(pickle.dumps(p))
+    assert (q.ids, q.split, q.fingerprint) == (p.ids, p.split, p.fingerprint)
+    np.testing.assert_array_equal(q.logits, p.logits)
+    np.testing.assert_array_equal(q.correct, p.correct)
+
+
 def test_take_and_subset():
     p = Predictions.from_arrays(LOGITS, LABELS, ids=["a", "b"])
     assert p.take(["b", "a"]).ids == ("b", "a")
@@ -61,6 +109,9 @@ def test_take_and_subset():
         ({"logits": LOGITS[0]}, r"shape \(members, samples, classes\)"),
         ({"logits": LOGITS[:, :, :1]}, "at least 2 classes"),
         ({"logits": "text"}, "as numbers"),
+        ({"logits": LOGITS * 1j}, "complex"),
+        ({"logits": torch.zeros(2, 4, 3, requires_grad=True)}, "requires grad"),
+        ({"logits": np.full((2, 4, 3), 1e300)}, "NaN or infinity"),
         ({"logits": np.where(LOGITS == 4, np.nan, LOGITS), "ids": ["a", "b"]}, "NaN or infinity in member 'a'"),
         ({"labels": [0, 1, 2]}, r"labels of shape \(4,\)"),
         ({"labels": [0, 1, 2, 3]}, r"labels in 0…2 .* got 0…3"),

@@ -198,6 +198,7 @@ def test_a_pool_is_asked_for_validation_only():
     ("arguments", "says"),
     [
         ({"source": a_pool(split="test")}, "must not see test data"),
+        ({"source": a_pool(split="Test2")}, "split 'Test2': selection must not see test data"),
         ({"source": "checkpoints/digits"}, "pool or predictions"),
         ({"size": 0}, "size"),
         ({"size": 7}, "≤ 6"),
@@ -230,6 +231,14 @@ def test_wrong_arguments_are_refused_in_one_line(arguments, says):
     with pytest.raises(InputError, match=says) as error:
         select(**{"source": a_pool(), **arguments})
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    options = {"size": np.int64(3), "seed": np.int32(1), "rounds": np.int16(5), "replacement": np.bool_(True)}
+    team = select(a_pool(), **options)
+    assert team == select(a_pool(), size=3, seed=1, rounds=5, replacement=True)
+    assert Ensemble.load(team.save(tmp_path / "ensemble.json")) == team
+    assert select(a_pool(), bags=2, bag_fraction=np.float32(0.5)) == select(a_pool(), bags=2, bag_fraction=0.5)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pickle
 import re
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -288,6 +289,56 @@ def test_what_is_there_is_not_trained_again(digits, tmp_path):
     summary = next(s for s in first.summaries() if s.id == last.member)
     assert (summary.seed, summary.val_accuracy) == (7, last.val_accuracy)
     assert len(lre.train_pool(digits, **{**call, "epochs": 4})) == 3  # another setting is another member
+
+
+def test_a_state_left_over_by_a_kill_is_removed(digits, tmp_path):
+    call = {"model": "mlp(hidden=4)", "policies": "FIX(0.05)", "path": tmp_path, **QUIET}
+    pool = lre.train_pool(digits, **call)
+    left = pool.resume_path(pool.ids[0])
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"state")
+    lre.train_pool(digits, **call)
+    assert not left.exists()
+
+
+def unusual_net(input_shape, n_classes):
+    """Weights that are tied, a parameter of integers, and buffers of several types."""
+    one, two = nn.Linear(64, 64), nn.Linear(64, 64)
+    two.weight = one.weight
+    one.register_buffer("mask", torch.ones(3, dtype=torch.bool))
+    one.register_buffer("scale", torch.tensor([1.0, 0.1], dtype=torch.bfloat16))
+    two.register_parameter("table", nn.Parameter(torch.arange(3), requires_grad=False))
+    return nn.Sequential(nn.Flatten(), one, nn.ReLU(), two, nn.Linear(64, n_classes))
+
+
+def test_unusual_parameters_are_stored_and_load_again(digits, tmp_path):
+    pool = lre.train_pool(digits, model=unusual_net, policies="FIX(0.05)", path=tmp_path, **QUIET)
+    weights = pool.weights(pool.ids[0])
+    np.testing.assert_array_equal(weights["1.weight"], weights["3.weight"])
+    assert {key: weights[key].dtype for key in ("1.mask", "1.scale", "3.table")} == {
+        "1.mask": bool,
+        "1.scale": np.float32,  # NumPy has no bfloat16
+        "3.table": np.int64,
+    }
+    net = unusual_net(digits.input_shape, digits.n_classes)
+    net.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    logits = loop.predict(net, torch.from_numpy(digits.test.x)).numpy()
+    np.testing.assert_allclose(logits, pool.predictions("test").logits[0], atol=1e-5)
+    assert pool.verify() == []
+
+
+def test_threads_train_as_one_would(tmp_path, digits):
+    """Dropout draws from a generator that all threads of a process share."""
+
+    def train(name, seed):
+        call = {**QUIET, "epochs": 2, "model": "mlp(hidden=16, dropout=0.5)", "policies": "FIX(0.05)", "seeds": [seed]}
+        return lre.train_pool(digits, path=tmp_path / name, **call)
+
+    alone = [train(f"alone{seed}", seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(train, ("a", "b", "c"), range(3)))
+    for one, other in zip(alone, together, strict=True):
+        assert_same_pools(one, other)
 
 
 def test_policies_that_come_to_the_same_are_one_member(digits, tmp_path):

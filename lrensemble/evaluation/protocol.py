@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lrensemble.evaluation.report import Comparison, MemberScore, Report, Row, S
 from lrensemble.evaluation.statistics import bootstrap_means, mcnemar, percentile_interval
 from lrensemble.evaluation.verdict import reliable_direction, write_verdict
 from lrensemble.metrics import METRICS, Metric, accuracy, calibration_bins, nll
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import Predictions, names_test
 
 if TYPE_CHECKING:
     from lrensemble.pool import Pool
@@ -62,7 +63,8 @@ def evaluate(
     Raises
     ------
     InputError
-        If validation data are missing, or are the test data, or belong to other members or another pool.
+        If validation data are missing, or are the test data (or bear its name), or belong to other members or another
+        pool; if an ensemble was chosen on test data; or if a setting of the bootstrap is out of range.
     PoolError
         If an ensemble was chosen from another pool, or has members that are not in this one.
 
@@ -78,9 +80,11 @@ def evaluate(
     True
     """
     teams = (ensembles,) if isinstance(ensembles, Ensemble) else tuple(ensembles)
+    _check_bootstrap(bootstrap, seed, confidence)
     test, val, facts = _inputs(source, validation)
-    _check(test, val, teams, bootstrap, confidence)
-    asked = METRICS if metrics is None else dict.fromkeys(["accuracy", "nll", *metrics])
+    _check(test, val, teams)
+    named = (metrics,) if isinstance(metrics, str) else metrics
+    asked = METRICS if named is None else dict.fromkeys(["accuracy", "nll", *named])
     chosen = [lookup(METRICS, name, "metric") for name in asked]
 
     members, mean_single = _score_members(test, val, teams[0], facts, chosen)
@@ -104,9 +108,9 @@ def evaluate(
         n_val=val.n_samples,
         n_members=test.n_members,
         n_classes=test.n_classes,
-        seed=seed,
-        bootstrap=bootstrap,
-        confidence=confidence,
+        seed=int(seed),
+        bootstrap=int(bootstrap),
+        confidence=float(confidence),
         splits={"test": test.split, "validation": val.split},
         fingerprint=test.fingerprint or val.fingerprint,
     )
@@ -166,7 +170,7 @@ def _fact(summary: Any) -> _Fact:
     return _Fact(summary.policy, summary.seed, summary.parameters, summary.flops, group)
 
 
-def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble], bootstrap: int, confidence: float) -> None:
+def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble]) -> None:
     if not teams or not all(isinstance(team, Ensemble) for team in teams):
         raise InputError("expected one ensemble or more, as `select` returns them, got none or something else")
     if test.fingerprint and val.fingerprint and test.fingerprint != val.fingerprint:
@@ -175,12 +179,21 @@ def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble], boots
         raise InputError(f"expected as many classes in validation as in test ({test.n_classes}), got {val.n_classes}")
     if np.array_equal(test.labels, val.labels) and np.array_equal(test.logits, val.logits):
         raise InputError("expected test data that nothing was chosen on, got the validation predictions again")
-    if bootstrap < 100:
-        raise InputError(f"expected at least 100 bootstrap resamples, got {bootstrap}")
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"expected a confidence level of at least 0.5 and below 1, got {confidence}")
+    if val.is_test:
+        raise InputError(f"expected validation data to choose the best single network on, got split '{val.split}'")
     for team in teams:
+        if names_test(team.split):
+            raise InputError(f"expected ensembles chosen on validation data, got one chosen on split '{team.split}'")
         team.check_pool(test.fingerprint, test.ids)
+
+
+def _check_bootstrap(bootstrap: int, seed: int, confidence: float) -> None:
+    if not isinstance(bootstrap, int | np.integer) or bootstrap < 100:
+        raise InputError(f"expected at least 100 bootstrap resamples (a whole number), got {bootstrap!r}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"expected seed as an integer ≥ 0, got {seed!r}")
+    if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
+        raise InputError(f"expected a confidence level of at least 0.5 and below 1, got {confidence!r}")
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

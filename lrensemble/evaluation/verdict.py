@@ -46,7 +46,7 @@ def write_verdict(team: Row, single: Row, comparison: Comparison, *, n_test: int
         f"samples, the best single network (chosen on validation) on {_percent(single, digits)}: "
         f"{_points(gain.value, digits)} points ({level} interval {_points(gain.low, digits)} to "
         f"{_points(gain.high, digits)}, McNemar p {_p_value(comparison.p_value)}). "
-        f"{_on_nll(team, single, change, level)} {_advice(direction, _direction(change), name)}"
+        f"{_on_nll(team, single, change, level)} {_advice(direction, _direction(change), team.size, name)}"
     )
 
 
@@ -59,14 +59,15 @@ def _on_nll(team: Row, single: Row, change: Score, level: str) -> str:
     )
 
 
-def _advice(direction: int, nll_direction: int, single: str) -> str:
+def _advice(direction: int, nll_direction: int, size: int, single: str) -> str:
     if direction > 0:
         return "Use the ensemble."
     if direction < 0:
         return f"Use the single network '{single}'."
     if nll_direction < 0:
         return f"Use the ensemble where probabilities matter; where only the class does, use the network '{single}'."
-    return f"Use the single network '{single}': the evidence for the ensemble is too weak, and it costs more."
+    cost = ", and it costs more" if size > 1 else ""
+    return f"Use the single network '{single}': the evidence for the ensemble is too weak{cost}."
 
 
 def _direction(change: Score) -> int:

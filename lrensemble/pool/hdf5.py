@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,9 +46,10 @@ def encode(
     """
     payload = sum(values.nbytes for values in arrays.values())
     options = {"driver": "core", "backing_store": False, "block_size": payload + 65536, "libver": (LIBVER, LIBVER)}
-    with h5py.File("image", "w", **options) as file:
-        for name, value in {**attributes, "checksum": attributes_digest(attributes)}.items():
-            _create_attribute(file, name, value)
+    name = f"image-{secrets.token_hex(8)}"  # the library refuses a name that another thread has open
+    with h5py.File(name, "w", **options) as file:
+        for key, value in {**attributes, "checksum": attributes_digest(attributes)}.items():
+            _create_attribute(file, key, value)
         for key, values in arrays.items():
             file.create_dataset(key, data=values, track_times=False)
         if more is not None:

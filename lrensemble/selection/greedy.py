@@ -128,7 +128,7 @@ def _checked(task: Task, plan: _Plan) -> _Plan:
 
 def _check_bags(size: int | None, bags: int, bag_fraction: float) -> None:
     check_count("bags", bags, 0)
-    if not isinstance(bag_fraction, int | float) or not 0 < bag_fraction <= 1:
+    if not isinstance(bag_fraction, int | float | np.floating) or not 0 < bag_fraction <= 1:
         raise InputError(f"expected bag_fraction as a number above 0 and at most 1, got {bag_fraction!r}")
     if bags and size is not None:
         raise InputError(f"expected size or bags, got size={size} and bags={bags}: an average of runs has no set size")

@@ -63,7 +63,8 @@ def select(
     Parameters
     ----------
     source
-        A pool, of which only ``source.predictions("val")`` is asked; or predictions, of any split but ``"test"``.
+        A pool, of which only ``source.predictions("val")`` is asked; or predictions, of any split but one that is test
+        data by its name.
     method
         A key of `SELECTORS`.
     metric
@@ -127,8 +128,10 @@ def check_request(
 
 def _validation(source: Pool | Predictions) -> Predictions:
     if isinstance(source, Predictions):
-        if source.split == "test":
-            raise InputError("expected validation predictions, got split 'test': selection must not see test data")
+        if source.is_test:
+            raise InputError(
+                f"expected validation predictions, got split '{source.split}': selection must not see test data"
+            )
         return source
     if not callable(getattr(source, "predictions", None)):
         raise InputError(f"expected a pool or predictions to select from, got {type(source).__name__}")
@@ -154,7 +157,7 @@ def _ensemble(
         rule=rule,
         method=method,
         metric=objective.name,
-        options={name: value for name, value in options.items() if value is not None},
+        options={name: _plain(value) for name, value in options.items() if value is not None},
         split=predictions.split,
         score=objective.value(combined, predictions.labels),
         n_samples=predictions.n_samples,
@@ -162,6 +165,11 @@ def _ensemble(
         fingerprint=predictions.fingerprint,
         trace=tuple({"member": predictions.ids[i], "score": objective.as_metric(score)} for i, score in chosen.steps),
     )
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy's numbers into Python's, which JSON has a form for."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 _GREEDY = ("rounds", "replacement", "keep_best", "init", "bags", "bag_fraction")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -39,6 +40,7 @@ __all__ = [
 
 EPOCH_CURVES = ("step", "train_loss", "val_loss", "val_accuracy", "seconds")
 EVALUATION_BATCH = 256  # larger ones leave the processor's cache and gain nothing
+ALONE = threading.RLock()
 CHECK_STEPS = {"cpu": 1, "cuda": 50}  # reading a loss stalls a GPU: look seldom, and at all of them after the epoch
 
 
@@ -200,14 +202,18 @@ def seed_global(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def controlled(device: torch.device) -> Iterator[None]:
-    """One CPU thread, so that results do not depend on the number of cores; torch's random state as before, after."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    """One CPU thread, so that results do not depend on the number of cores; torch's random state as before, after.
+
+    One training at a time: threads of a process share that state.
+    """
+    with ALONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def to_arrays(run: Run) -> dict[str, npt.NDArray[Any]]:

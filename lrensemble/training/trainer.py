@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,6 +219,7 @@ def _train_missing(
     from lrensemble.training.executor import train_members
 
     missing = [task for task in plan.tasks if task.id not in pool]
+    _remove_leftovers(pool, {task.id for task in plan.tasks} - {task.id for task in missing})
     total, done = len(plan.tasks), len(plan.tasks) - len(missing)
     there = [f"{pool.path}: {done} of {total} members are there already"] if done else []
     epochs = plan.tasks[0].config.epochs
@@ -227,6 +229,13 @@ def _train_missing(
         if missing:
             n_jobs = min(jobs if jobs is not None else _default_jobs(setting.device), len(missing))
             train_members(missing, splits, setting, jobs=n_jobs, report=report, done=done)
+
+
+def _remove_leftovers(pool: Pool, members: set[str]) -> None:
+    """Delete the states of members that are there: of a training that was killed between storing it and clearing up."""
+    for member in members:
+        with suppress(OSError):
+            pool.resume_path(member).unlink(missing_ok=True)
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from lrensemble.data import Split, Splits
@@ -137,7 +138,6 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
     logits = {} if run.diverged else {name: loop.predict(model, data[name].x).cpu().numpy() for name in ("val", "test")}
     if not all(np.isfinite(values).all() for values in logits.values()):
         run.diverged, logits = True, {}
-    weights = {name: value.cpu().contiguous().numpy() for name, value in model.state_dict().items()}
     pool.add(
         Member(
             id=task.id,
@@ -154,7 +154,7 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
             asked=task.asked,
             extra={"architecture": task.architecture, "device": device.type, "torch": torch.__version__},
         ),
-        weights if setting.save_weights and not run.diverged else None,
+        _weights(model) if setting.save_weights and not run.diverged else None,
     )
     checkpoint.remove()
     return _event("member", task, run)
@@ -172,6 +172,13 @@ def _fresh(task: Task, splits: Splits, device: torch.device) -> Built:
     if device.type == "cpu" and len(splits.input_shape) == 3:
         _channels_last(model, splits.input_shape)
     return model, build_optimizer(task.config, model.parameters())
+
+
+def _weights(model: torch.nn.Module) -> dict[str, npt.NDArray]:
+    """Parameters and buffers as arrays; bfloat16, which NumPy does not have, as float32."""
+    state = model.state_dict().items()
+    tensors = {name: value.float() if value.dtype is torch.bfloat16 else value for name, value in state}
+    return {name: value.cpu().contiguous().numpy() for name, value in tensors.items()}
 
 
 def _channels_last(model: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
