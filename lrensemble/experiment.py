@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,6 +17,16 @@ from lrensemble.training.config import TrainConfig
 __all__ = ["Compute", "Data", "Experiment", "Selection"]
 
 Size = int | float | None
+
+EXPECTED = {  # what pydantic finds wrong, in the words of someone who writes the file
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "missing": "a list of two",
+    "too_long": "a list of two",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,9 @@ class Selection:
 
     def __post_init__(self) -> None:
         if not self.methods:
-            raise InputError("expected one selection method or more, got none")
+            raise InputError("methods: expected one selection method or more, got none")
+        if len(set(self.methods)) < len(self.methods):
+            raise InputError(f"methods: expected each selection method once, got {', '.join(self.methods)}")
         for method in self.methods:
             check_request(method, metric=self.metric, size=self.size, rule=self.rule, seed=self.seed)
 
@@ -87,6 +100,10 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     compute: Compute = field(default_factory=Compute)
 
+    def __post_init__(self) -> None:
+        if self.pool is not None and not self.pool.strip():
+            raise InputError("pool: expected the path of a folder, got an empty text")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "experiment", text: str = "") -> Experiment:
         """Build and check an experiment from nested tables.
@@ -106,17 +123,10 @@ class Experiment:
         _refuse_unknown_keys(cls, values, (), source, text)
         from pydantic import TypeAdapter, ValidationError
 
-        try:
-            return TypeAdapter(cls).validate_python(dict(values))
+        try:  # JSON knows lists and tables only, so that strict checking takes them for tuples and dataclasses
+            return TypeAdapter(cls).validate_json(json.dumps(values, default=str), strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            path = tuple(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            raise InputError(
-                f"{_where(source, text, path)}: expected {reason}, got {first['input']!r}"
-                if first["type"] != "value_error"
-                else f"{_where(source, text, path)}: {reason}"
-            ) from None
+            raise InputError(_explain(error.errors(), values, source, text)) from None
 
     @classmethod
     def load(cls, path: str | Path) -> Experiment:
@@ -151,12 +161,54 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], str]:
         If it cannot be read or is not TOML; the message has the line and column.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
         return tomllib.loads(text), text
     except OSError as error:
         raise InputError(f"{path}: expected an experiment file, but it cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected TOML as UTF-8 text, got other bytes ({error.reason})") from None
     except ValueError as error:
         raise InputError(f"{path}: expected TOML, got a syntax error: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: expected TOML, got lists or tables nested too deeply to read") from None
+
+
+def _explain(errors: Sequence[Any], values: Mapping[str, Any], source: str, text: str) -> str:
+    """One sentence about the first setting that is wrong; a union has an error for each of its kinds."""
+    if errors[0]["type"] == "json_invalid":  # half a character: bytes of the command line that are no UTF-8
+        return "expected settings as Unicode text, got other bytes: rename the file or folder"
+    path = _path_in(values, errors[0]["loc"])
+    if errors[0]["type"] == "value_error":
+        reason = errors[0]["msg"].removeprefix("Value error, ")
+        key, colon, rest = reason.partition(": ")
+        if colon and key.isidentifier():  # the check named its field: it is the innermost part of the place
+            path, reason = (*path, key), rest
+        return f"{_where(source, text, path)}: {reason}" if path else reason
+    alike = [error for error in errors if _path_in(values, error["loc"]) == path]
+    kinds = dict.fromkeys(EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be ")) for error in alike)
+    return f"{_where(source, text, path)}: expected {' or '.join(kinds)}, got {_value_at(values, path)!r}"
+
+
+def _path_in(values: Any, location: Sequence[str | int]) -> tuple[str, ...]:
+    """Return as much of pydantic's location as the values have; it adds kinds of unions, and what is missing."""
+    path: list[str] = []
+    for part in location:
+        is_there = part in values if isinstance(values, Mapping) else isinstance(part, int) and _has(values, part)
+        if not is_there:
+            break
+        values = values[part]
+        path.append(str(part))
+    return tuple(path)
+
+
+def _has(values: Any, index: int) -> bool:
+    return isinstance(values, list | tuple) and index < len(values)
+
+
+def _value_at(values: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        values = values[part] if isinstance(values, Mapping) else values[int(part)]
+    return values
 
 
 def _without_none(values: Any) -> Any:
@@ -183,7 +235,7 @@ def _refuse_unknown_keys(kind: type, values: Any, path: tuple[str, ...], source:
 def _where(source: str, text: str, path: tuple[str, ...]) -> str:
     line = _line_of(text, path)
     place = f"{source}, line {line}" if line else source
-    return f"{place}: {'.'.join(path)}" if path else place
+    return ": ".join(filter(None, (place, ".".join(path))))
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int | None:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -82,6 +84,12 @@ def test_select_takes_options_of_the_method(road, capsys):
     assert "rounds" in fails(capsys, "select", folder, "--option", "round=1")
     assert "KEY=VALUE" in fails(capsys, "select", folder, "--option", "rounds")
     (folder / "x.json").unlink()
+    assert "rounds twice" in fails(capsys, "select", folder, "--option", "rounds=1", "--option", "rounds=2")
+    for key in ("method", "source", "metric", "size"):
+        assert f"got {key}" in fails(capsys, "select", folder, "--option", f"{key}=1")
+    assert "rounds" in fails(capsys, "select", folder, "--option", f"rounds={'-' * 100000}1")
+    for out in ("", folder):
+        assert "a file to write as --out" in fails(capsys, "select", folder, "--out", out)
 
 
 def test_inspect_shows_members_and_no_test_scores(road, command):
@@ -170,7 +178,10 @@ def test_help_is_light(command):
     [
         ([], "required: COMMAND"),
         (["trian"], "did you mean 'train'"),
-        (["run", "--epochs", "ten"], "invalid int value: 'ten'"),
+        (["run", "--epochs", "ten"], "--epochs: expected a whole number, got 'ten'"),
+        (["run", "--momentum", "x"], "--momentum: expected a number, got 'x'"),
+        (["run", "--train-size", "x"], "--train-size: expected a number, got 'x'"),
+        (["policies", "show", "FIX(0.1)", "--steps", "1.5"], "expected a whole number, got '1.5'"),
         (["run", "--nothing"], "unrecognized arguments: --nothing"),
         (["list", "nothing"], "invalid choice"),
         (["evaluate", "pool"], "ENSEMBLE.json"),
@@ -196,6 +207,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):
         (["--jobs", "0"], "jobs"),
         (["--train-size", "5000"], "5,?000"),
         (["--train-size", "5"], "class"),
+        (["--train-size", "-5"], "got -5$"),
+        (["--weight-decay", "inf"], "^lrensemble: error: train.weight_decay: expected"),
+        (["--pool", ""], "^lrensemble: error: pool: expected the path of a folder"),
+        (["--data", ""], "got an empty text"),
+        (["--method", "greedy", "--method", "best", "--method", "greedy"], "each selection method once"),
+        (["--model", "mlp(hidden=1000000000000)"], "network that this machine can hold"),
+        (["--model", f"mlp(hidden={10**30})"], "network that this machine can hold"),
+        ([""], "cannot be read"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--augment", "spin"], "augment"),
         (["--method", "gredy"], "did you mean 'greedy'"),
@@ -211,6 +230,51 @@ def test_bad_input_of_run_is_one_line_and_leaves_nothing(arguments, message, cap
     monkeypatch.chdir(tmp_path)
     assert re.search(message, fails(capsys, "run", "--quiet", *arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_is_not_blamed_on_the_file(capsys, tmp_path):
+    file = tmp_path / "e.toml"
+    file.write_text("[train]\nepochs = 3\n")
+    assert fails(capsys, "run", file, "--epochs", "0").startswith("lrensemble: error: train.epochs: ")
+
+
+def test_bytes_that_are_no_text(capsys):
+    assert "Unicode" in fails(capsys, "run", "--data", "mine\udcff.npz")
+
+
+def test_terminals_that_cannot_show_or_take_the_output(command):
+    assert "accuracy" in command("list", "metrics", env={"PYTHONIOENCODING": "ascii"}).stdout
+    closed = "import sys; sys.stdout = None; from lrensemble.cli import main; sys.exit(main(['list', 'metrics']))"
+    done = subprocess.run([sys.executable, "-c", closed], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("what", ["data", "model"])
+def test_code_that_prints_or_exits(what, capsys, tmp_path, monkeypatch):
+    """What the user's code prints is no result; its exit is a failure, also with code 0."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"talking_{what}.py").write_text(
+        "import sys\n"
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "def leave(**_):\n"
+        "    sys.exit()\n"
+        "def data():\n"
+        "    print('noise')\n"
+        "    return np.random.default_rng(0).normal(size=(60, 5)), np.arange(60) % 3\n"
+        "def model(input_shape, n_classes):\n"
+        "    print('noise')\n"
+        "    return nn.Linear(*input_shape, n_classes)\n"
+    )
+    module = f"talking_{what}"
+    rest = ["--policies", "FIX(0.1)", "--epochs", "1", "--jobs", "1", "--quiet"]
+    assert "sys.exit(None)" in fails(capsys, "run", f"--{what}", f"{module}:leave", *rest)
+    settings = ["--data", f"{module}:data", "--model", f"{module}:model", "--pool", "pool", "--json"]
+    assert main(["run", *settings, *rest]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["n_members"] == 1
+    assert "noise" in captured.err
 
 
 @pytest.mark.parametrize("name", ["select", "inspect"])

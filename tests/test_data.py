@@ -202,7 +202,8 @@ class TestEverySet:
         with pytest.raises(
             DataError, match=f"{name}: expected it in .*cannot be downloaded .*give another root"
         ) as caught:
-            load_data(name, root=tmp_path / "absent")
+            load_data(name, root=tmp_path / "absent" / "data")
+        assert list(tmp_path.iterdir()) == []
         assert "\n" not in str(caught.value)
         assert capsys.readouterr().out == ""
 
@@ -667,13 +668,15 @@ class TestObjects:
             (3, "expected \\(x, y\\), a dictionary of arrays or a torch Dataset, got int"),
             (None, "got NoneType"),
             ({"x": X}, "expected arrays named 'x' and 'y', got x"),
-            ({"a": X}, "expected arrays named 'x_train' and 'y_train', got a"),
+            ({"a": X}, "named 'x' and 'y', or 'x_train' and 'y_train', got a"),
+            ({"train": (X, Y), "tset": (X, Y)}, "expected the parts train, val and test, got 'tset'"),
+            ("  ", "got an empty text"),
             ({}, "got nothing"),
             ({"x": X, "y": Y, "x_train": X, "y_train": Y}, "got both"),
             ({"x": X, "y": Y, "x_test": X}, "expected arrays named 'x_test' and 'y_test'"),
             (([[1, 2], [3]], [0, 1]), "nested sequences of unequal length"),
             (Listed(X[:0], Y[:0]), "got 0 items"),
-            ([X, Y, X], "got list"),
+            ([X, Y, X], "got list of 3"),
         ],
     )
     def test_other_objects_are_refused(self, value, message):

@@ -69,8 +69,9 @@ class TestNpz:
         ("arrays", "message"),
         [
             ({"x": X}, "expected arrays named 'x' and 'y', got x: name them so"),
-            ({"images": X, "labels": Y}, "expected arrays named 'x_train' and 'y_train', got images, labels"),
-            ({"x_test": X, "y_test": Y}, "expected arrays named 'x_train' and 'y_train'"),
+            ({"images": X, "labels": Y}, "named 'x' and 'y', or 'x_train' and 'y_train', got images, labels"),
+            ({"x_test": X, "y_test": Y}, "named 'x' and 'y', or 'x_train' and 'y_train'"),
+            ({"x_train": X, "y_train": Y, "x_tset": X, "y_tset": Y}, "parts train, val and test, got 'x_tset'"),
             ({"x": X, "y": Y, "x_test": X}, "expected arrays named 'x_test' and 'y_test'"),
             ({"x": X, "y": Y, "x_train": X, "y_train": Y}, "either x and y or x_train and y_train, got both"),
         ],
@@ -108,9 +109,12 @@ class TestTables:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", "expected a header and rows of two columns or more, got 0 rows"),
+            ("", "expected a header and rows of two columns or more, with commas between them, got 0 rows"),
             ("a,b\n", "expected a header and rows"),
             ("a\n1\n", "expected a header and rows of two columns"),
+            ("a;b\n1;2\n", "with commas between them, got 2 rows of 1"),
+            ("label,a,Label\n0,1,2\n", "expected one column named label, got 2"),
+            ("a,label\n1,0\n2, \n", "expected a label in row 3, column 'label', got none"),
             ("1,2\n3,4\n", "expected column names in the first row"),
             ("a,label\n1,0\n2\n", "expected 2 cells in row 3 as in the header, got 1"),
             ("a,b,label\n1,2,0\n1,two,1\n", "expected a number in row 3, column 'b', got 'two'"),
@@ -147,6 +151,10 @@ class TestImageFolders:
     def test_one_tree(self, tmp_path):
         write_images(tmp_path)
         (tmp_path / ".hidden").mkdir()
+        (tmp_path / "ant" / "._000.png").write_bytes(b"left by another program")
+        (tmp_path / "ant" / ".thumbnails").mkdir()
+        (tmp_path / "ant" / ".thumbnails" / "000.png").write_bytes(b"left by another program")
+        (tmp_path / "bee" / "folder.png").mkdir()
         (tmp_path / "ant" / "notes.txt").write_text("not an image")
         splits = load_data(tmp_path)
         assert (splits.input_shape, splits.class_names) == ((3, 5, 6), ("ant", "bee"))

@@ -7,12 +7,31 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["add_experiment_flags", "add_json_flag", "add_selection_flags", "experiment_from", "print_json"]
+__all__ = ["add_experiment_flags", "add_json_flag", "add_selection_flags", "experiment_from", "print_json", "whole"]
+
+
+def whole(text: str) -> int:
+    """Parse a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'") from None
+
+
+def number(text: str) -> float:
+    """Parse a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got '{text}'") from None
 
 
 def size(text: str) -> int | float:
     """Parse a number of samples (``1000``) or a share of the set (``0.2``)."""
-    return int(text) if text.isdigit() else float(text)
+    try:
+        return int(text)
+    except ValueError:
+        return number(text)
 
 
 @dataclass(frozen=True)
@@ -37,29 +56,29 @@ TRAINING_FLAGS = (
     ),
     Flag("--model", "model", str, "M", "network: a name (`lrensemble list models`) or module:function"),
     Flag("--policies", "policies", str, "P", "presets or policy texts (`lrensemble policies list`)", "+"),
-    Flag("--seeds", "seeds", int, "N", "trainings under each policy (default 1)"),
-    Flag("--epochs", "train.epochs", int, "E", "passes over the training data (default 20)"),
-    Flag("--batch-size", "train.batch_size", int, "B", "samples a step (default 64)"),
+    Flag("--seeds", "seeds", whole, "N", "trainings under each policy (default 1)"),
+    Flag("--epochs", "train.epochs", whole, "E", "passes over the training data (default 20)"),
+    Flag("--batch-size", "train.batch_size", whole, "B", "samples a step (default 64)"),
     Flag("--optimizer", "train.optimizer", str, "O", "optimiser (`lrensemble list optimizers`; default momentum)"),
-    Flag("--momentum", "train.momentum", float, "X", "momentum (default 0.9)"),
-    Flag("--weight-decay", "train.weight_decay", float, "X", "weight decay (default 5e-4)"),
-    Flag("--label-smoothing", "train.label_smoothing", float, "X", "label smoothing, 0 to below 1 (default 0)"),
-    Flag("--clip-norm", "train.clip_norm", float, "X", "largest norm of the gradient (default: no clipping)"),
+    Flag("--momentum", "train.momentum", number, "X", "momentum (default 0.9)"),
+    Flag("--weight-decay", "train.weight_decay", number, "X", "weight decay (default 5e-4)"),
+    Flag("--label-smoothing", "train.label_smoothing", number, "X", "label smoothing, 0 to below 1 (default 0)"),
+    Flag("--clip-norm", "train.clip_norm", number, "X", "largest norm of the gradient (default: no clipping)"),
     Flag("--precision", "train.precision", str, "P", "float32 (default) or bf16"),
     Flag("--augment", "train.augment", str, "A", "none, flip, crop, crop+flip or auto: the data set's own (default)"),
     Flag("--common-seed", "train.common_seed", bool, "", "policies of one seed share initialisation and sample order"),
-    Flag("--lr-range", "lr_range", float, "LR", "lowest and highest base learning rate of presets", "2"),
+    Flag("--lr-range", "lr_range", number, "LR", "lowest and highest base learning rate of presets", "2"),
     Flag("--train-size", "data.train_size", size, "N", "training samples, or a share such as 0.6"),
     Flag("--val-size", "data.val_size", size, "N", "validation samples, or a share"),
     Flag("--test-size", "data.test_size", size, "N", "test samples, or a share"),
-    Flag("--split-seed", "data.split_seed", int, "S", "seed of the split (default 0)"),
+    Flag("--split-seed", "data.split_seed", whole, "S", "seed of the split (default 0)"),
     Flag("--data-root", "data.root", str, "DIR", "folder of downloaded data sets"),
-    Flag("--jobs", "compute.jobs", int, "J", "members trained at once (default: one a core; 1 on a GPU)"),
+    Flag("--jobs", "compute.jobs", whole, "J", "members trained at once (default: one a core; 1 on a GPU)"),
     Flag("--device", "compute.device", str, "DEV", "cpu, cuda, cuda:1, … (default: a GPU if there is one)"),
     Flag(
         "--checkpoint-seconds",
         "compute.checkpoint_seconds",
-        float,
+        number,
         "S",
         "save unfinished members this often (default 5)",
     ),
@@ -67,7 +86,7 @@ TRAINING_FLAGS = (
 
 SELECTION_FLAGS = (
     Flag("--metric", "selection.metric", str, "METRIC", "objective on validation data: nll (default), accuracy, …"),
-    Flag("--size", "selection.size", int, "K", "number of members (default: the method decides)"),
+    Flag("--size", "selection.size", whole, "K", "number of members (default: the method decides)"),
     Flag(
         "--rule",
         "selection.rule",
@@ -75,7 +94,7 @@ SELECTION_FLAGS = (
         "RULE",
         "combination rule (`lrensemble list combiners`; default mean_probability)",
     ),
-    Flag("--seed", "selection.seed", int, "S", "seed of methods that draw at random (default 0)"),
+    Flag("--seed", "selection.seed", whole, "S", "seed of methods that draw at random (default 0)"),
 )
 
 POOL_FLAG = Flag("--pool", "pool", str, "DIR", "folder of the pool (default checkpoints/<data>-<model>)")
@@ -116,18 +135,22 @@ def _add(group: Any, flags: tuple[Flag, ...]) -> None:
 
 def _valued(flag: Flag) -> dict[str, Any]:
     nargs = int(flag.nargs) if flag.nargs and flag.nargs.isdigit() else flag.nargs
-    return {"type": flag.kind, "metavar": flag.metavar, "nargs": nargs}
+    action = "extend" if nargs == "+" else "store"  # a list flag given twice goes on where it stopped
+    return {"type": flag.kind, "metavar": flag.metavar, "nargs": nargs, "action": action}
 
 
 def experiment_from(args: argparse.Namespace, file: str | None = None) -> Any:
     """Build the experiment: defaults, then the file, then the flags that were given."""
     from lrensemble.experiment import Experiment, read_toml
 
-    values, text = read_toml(file) if file else ({}, "")
+    values: dict[str, Any] = {}
+    if file is not None:
+        values, text = read_toml(file)
+        Experiment.from_dict(values, source=file, text=text)  # by itself, so that no line is blamed for a flag
     for flag in (*TRAINING_FLAGS, *SELECTION_FLAGS, POOL_FLAG, METHODS_FLAG):
         if flag.setting in vars(args):
             _put(values, flag.setting.split("."), getattr(args, flag.setting))
-    return Experiment.from_dict(values, source=file or "lrensemble", text=text)
+    return Experiment.from_dict(values, source="")
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:

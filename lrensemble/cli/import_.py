@@ -34,8 +34,8 @@ def execute(args: argparse.Namespace) -> None:
         test_logits=_one_or_many(args.test_logits),
         val_labels=args.val_labels,
         test_labels=args.test_labels,
-        names=args.names.split(",") if args.names else None,
-        class_names=args.class_names.split(",") if args.class_names else None,
+        names=None if args.names is None else args.names.split(","),
+        class_names=None if args.class_names is None else args.class_names.split(","),
         probabilities=args.probabilities,
     )
     print(pool_summary(pool.info(), pool.summaries()))

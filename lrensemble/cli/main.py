@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 expected error, 2 wrong usage, 130 interrupted (what was t
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -69,13 +70,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (``sys.argv[1:]`` when not given) and return the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without '≥' shows '?'
     try:
         args = build_parser().parse_args(argv)
-        args.execute(args)
-        sys.stdout.flush()
-        return 0
     except SystemExit as stop:  # argparse leaves this way
         return int(stop.code or 0)
+    try:
+        args.execute(args)
+        if sys.stdout is not None:  # None where it was closed before we began
+            sys.stdout.flush()
+        return 0
+    except SystemExit as stop:  # nothing of ours leaves this way, so it is the user's data or network
+        return _fail(f"expected your data or network function to return, but it called sys.exit({stop.code!r})")
     except LREnsembleError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -84,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except MemoryError:
         return _fail("out of memory: use a smaller pool, data set or number of jobs")
 

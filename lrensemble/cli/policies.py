@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lrensemble.cli.common import add_json_flag, print_json
+from lrensemble.cli.common import add_json_flag, print_json, whole
 
 EPILOG = """examples:
   lrensemble policies list
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plot.add_argument("policy", nargs="+", metavar="POLICY", help="texts of policies, names of presets")
     plot.add_argument("--out", required=True, metavar="FILE.png", help="figure to write (.png, .svg, .pdf)")
     for action in (show, plot):
-        action.add_argument("--steps", type=int, default=1000, metavar="N", help="length of the run (default 1000)")
-        action.add_argument("--epochs", type=int, default=10, metavar="E", help="epochs in the run (default 10)")
+        action.add_argument("--steps", type=whole, default=1000, metavar="N", help="length of the run (default 1000)")
+        action.add_argument("--epochs", type=whole, default=10, metavar="E", help="epochs in the run (default 10)")
         action.add_argument("--optimizer", default="momentum", metavar="O", help="decides the rates of presets")
     listing.set_defaults(act=_list)
     show.set_defaults(act=_show)

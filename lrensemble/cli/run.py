@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 
 from lrensemble.cli.common import (
     METHODS_FLAG,
@@ -42,7 +44,8 @@ def execute(args: argparse.Namespace) -> None:
     plan = experiment_from(args, args.experiment)
     from lrensemble.road import run
 
-    outcome = run(plan, progress=not args.quiet)
+    with redirect_stdout(sys.stderr):  # what the user's own data or network prints is no result
+        outcome = run(plan, progress=not args.quiet)
     paths = {name: str(path) for name, path in outcome.paths.items()}
     if args.json:
         print_json({**outcome.report.to_dict(), "paths": paths})

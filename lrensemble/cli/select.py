@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="FILE.json", help="default POOL/ensembles/<method>-<metric>.json")
     parser.add_argument(
-        "--option", nargs="+", default=[], metavar="KEY=VALUE", help="options of the method, such as rounds=50"
+        "--option",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the method, such as rounds=50",
     )
     add_json_flag(parser)
     add_selection_flags(parser)
@@ -40,14 +45,30 @@ def execute(args: argparse.Namespace) -> None:
 
     settings = {flag.setting.split(".")[1]: flag.setting for flag in SELECTION_FLAGS if flag.setting in vars(args)}
     given = {name: getattr(args, setting) for name, setting in settings.items()}
+    options = _options(args.option)
+    if args.out is not None and (not args.out or Path(args.out).is_dir()):
+        raise InputError(f"expected a file to write as --out, got '{args.out}'")
     pool = Pool.open(args.pool)
-    ensemble = select(pool, method=args.method, **given, **dict(map(_option, args.option)))
-    out = ensemble.save(Path(args.out)) if args.out else pool.save_ensemble(ensemble, ensemble_name(ensemble))
+    ensemble = select(pool, method=args.method, **given, **options)
+    named = ensemble_name(ensemble)
+    out = ensemble.save(args.out) if args.out is not None else pool.save_ensemble(ensemble, named)
     if args.json:
         print_json({**ensemble.to_dict(), "path": str(out)})
     else:
         print(ensemble_table(ensemble))
         print(f"\nensemble {out}")
+
+
+def _options(texts: list[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    flags = {"source", "method", *(flag.setting.split(".")[1] for flag in SELECTION_FLAGS)}
+    for key, value in map(_option, texts):
+        if key in options:
+            raise InputError(f"expected each option once, got {key} twice")
+        if key in flags:
+            raise InputError(f"expected options of the method only, got {key}: see `lrensemble select --help`")
+        options[key] = value
+    return options
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -56,5 +77,5 @@ def _option(text: str) -> tuple[str, Any]:
         raise InputError(f"expected an option as KEY=VALUE, got '{text}'")
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return key, value

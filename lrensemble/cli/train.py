@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 
 from lrensemble.cli.common import add_experiment_flags, add_json_flag, experiment_from, print_json
 
@@ -26,7 +28,8 @@ def execute(args: argparse.Namespace) -> None:
     from lrensemble.reporting import members_table
     from lrensemble.road import train
 
-    pool = train(plan, progress=not args.quiet)
+    with redirect_stdout(sys.stderr):  # what the user's own data or network prints is no result
+        pool = train(plan, progress=not args.quiet)
     if args.json:
         print_json(pool.info())
     else:

@@ -72,6 +72,9 @@ def raw_from_arrays(arrays: dict[str, Any]) -> Raw:
     whole = {"x", "y"} & present
     if whole and "x_train" in present:
         raise DataError("expected either x and y or x_train and y_train, got both: remove one pair")
+    strange = sorted(key for key in present if str(key)[:2] in ("x_", "y_") and str(key)[2:] not in PARTS)
+    if strange:
+        raise DataError(f"expected x and y of the parts train, val and test, got '{strange[0]}': rename or remove it")
     names = {part: ("x", "y") if whole and part == "train" else (f"x_{part}", f"y_{part}") for part in PARTS}
     parts: dict[str, Pair] = {}
     for part, (x, y) in names.items():
@@ -79,7 +82,8 @@ def raw_from_arrays(arrays: dict[str, Any]) -> Raw:
             parts[part] = (arrays[x], arrays[y])
         elif part == "train" or {x, y} & present:
             have = ", ".join(sorted(map(str, present))) or "nothing"
-            raise DataError(f"expected arrays named '{x}' and '{y}', got {have}: name them so")
+            both = "'x' and 'y', or 'x_train' and 'y_train'" if part == "train" and not whole else f"'{x}' and '{y}'"
+            raise DataError(f"expected arrays named {both}, got {have}: name them so")
     names_array = arrays.get("class_names", arrays.get("classes"))
     return Raw(parts, None if names_array is None else [str(name) for name in np.asarray(names_array).ravel()])
 
@@ -91,12 +95,18 @@ def read_csv(path: Path) -> Raw:
             rows = [row for row in csv.reader(lines, delimiter=DELIMITERS[path.suffix.lower()]) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a table as UTF-8 text, but it cannot be read ({error})") from None
+    mark = {",": "commas", "\t": "tabs"}[DELIMITERS[path.suffix.lower()]]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise DataError(f"{path}: expected a header and rows of two columns or more, got {len(rows)} rows")
+        raise DataError(
+            f"{path}: expected a header and rows of two columns or more, with {mark} between them, got "
+            f"{len(rows)} rows of {len(rows[0]) if rows else 0}"
+        )
     header, body = rows[0], rows[1:]
     if all(_is_number(cell) for cell in header):
         raise DataError(f"{path}: expected column names in the first row, got numbers only: add a header")
     lower = [name.strip().lower() for name in header]
+    if lower.count("label") > 1:
+        raise DataError(f"{path}: expected one column named label, got {lower.count('label')}: rename the others")
     target = lower.index("label") if "label" in lower else len(header) - 1
     x = np.empty((len(body), len(header) - 1))
     for number, row in enumerate(body):
@@ -104,6 +114,8 @@ def read_csv(path: Path) -> Raw:
             raise DataError(
                 f"{path}: expected {len(header)} cells in row {number + 2} as in the header, got {len(row)}"
             )
+        if not row[target].strip():
+            raise DataError(f"{path}: expected a label in row {number + 2}, column '{header[target]}', got none")
         for column, cell in enumerate(row[:target] + row[target + 1 :]):
             if not _is_number(cell):
                 name = (header[:target] + header[target + 1 :])[column]
@@ -142,13 +154,18 @@ def _list_images(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
     for child in _subfolders(folder):
         if child.name not in names:
             raise DataError(f"{child}: expected one of the classes of the training set, got '{child.name}'")
-        files = sorted(file for file in child.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(file for file in child.rglob("*") if _is_image(file.relative_to(child)) and not file.is_dir())
         if not files:
             raise DataError(
                 f"{child}: expected images of class '{child.name}', found none: add some or remove the folder"
             )
         found += [(file, names.index(child.name)) for file in files]
     return found
+
+
+def _is_image(path: Path) -> bool:
+    """Whether the name is that of an image; hidden files and folders are left to the programs that made them."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _decode(files: Sequence[Path], resize: Resize) -> npt.NDArray[np.uint8]:

@@ -32,6 +32,9 @@ def raw_from_object(value: Any) -> Raw:
     """
     if isinstance(value, Mapping):
         if "train" in value:
+            strange = [key for key in value if key not in (*PARTS, "class_names", "classes")]
+            if strange:
+                raise DataError(f"expected the parts train, val and test, got '{strange[0]}' beside them: rename it")
             names = value.get("class_names", value.get("classes"))
             return Raw({part: _pair(value[part]) for part in PARTS if part in value}, names)
         return raw_from_arrays({key: _array(array) for key, array in value.items()})
@@ -46,7 +49,8 @@ def _pair(value: Any) -> Pair:
         return _materialised(value)
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return _array(value[0]), _array(value[1])
-    raise DataError(f"expected (x, y), a dictionary of arrays or a torch Dataset, got {type(value).__name__}")
+    got = f"{type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+    raise DataError(f"expected (x, y), a dictionary of arrays or a torch Dataset, got {got}")
 
 
 def is_dataset(value: Any) -> bool:

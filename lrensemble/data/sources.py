@@ -122,6 +122,8 @@ def _read(source: Any, root: Path, resize: tuple[int, int] | None) -> tuple[str,
 def _read_text(text: str, root: Path, resize: tuple[int, int] | None) -> tuple[str, Raw | Splits]:
     if text in DATASETS:
         return text, DATASETS[text].loader(root)
+    if not text.strip():
+        raise DataError("expected the name or path of a data set, got an empty text")
     path = Path(text).expanduser()
     if os.path.exists(path) or path.suffix.lower() in FILE_SUFFIXES or (os.sep in text and ":" not in text):
         return path.stem, read_path(path, resize)
@@ -202,14 +204,24 @@ def _open(builder: Any, name: str, root: Path, arguments: dict[str, Any]) -> Any
     try:
         return builder(root, download=False, **arguments)
     except Exception as missing:
+        new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             with contextlib.redirect_stdout(sys.stderr):  # results alone belong on stdout
                 return builder(root, download=True, **arguments)
         except Exception as error:
+            _remove_empty(new_folders[-1:])
             raise DataError(
                 f"torchvision:{name}: expected it in '{root}' ({_first_line(missing)}), and it cannot be downloaded "
                 f"({_first_line(error)}): put its files there or give another root"
             ) from None
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, and those within, that hold no file: what an attempt without a network leaves."""
+    for top in folders:
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def _first_line(error: Exception) -> str:

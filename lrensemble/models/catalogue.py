@@ -99,6 +99,9 @@ def build_model(model: ModelLike, input_shape: tuple[int, ...], n_classes: int) 
         return resolve(spec.builder)(shape, n_classes, **options)
     except InputError as error:
         raise InputError(f"{model}: {error}") from None
+    except (RuntimeError, TypeError, OverflowError) as error:  # a size beyond memory, or beyond 64 bits
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{model}: expected a network that this machine can hold, but {reason}") from None
 
 
 def model_name(model: ModelLike) -> str:
