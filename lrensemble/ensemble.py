@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lrensemble.combine import combine
-from lrensemble.errors import InputError, PoolError
+from lrensemble.combine import COMBINERS, combine
+from lrensemble.errors import InputError, PoolError, lookup
 from lrensemble.files import check_format, read_json, write_text_atomic
 from lrensemble.predictions import Predictions
 
@@ -57,6 +57,7 @@ class Ensemble:
     trace: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        lookup(COMBINERS, self.rule, "combination rule")
         w = np.asarray(self.weights, dtype=float)
         if len(self.members) == 0 or w.shape != (len(self.members),) or len(set(self.members)) != len(self.members):
             raise InputError(
@@ -64,7 +65,7 @@ class Ensemble:
                 f"{len(self.members)} members and {w.size} weights"
             )
         if not np.isfinite(w).all() or (w <= 0).any() or abs(w.sum() - 1) > 1e-6:
-            raise InputError(f"expected ensemble weights > 0 that sum to 1, got a sum of {w.sum():.6g}")
+            raise InputError(f"expected ensemble weights > 0 that sum to 1, got {_few(w)} with sum {w.sum():.6g}")
         object.__setattr__(self, "members", tuple(self.members))
         object.__setattr__(self, "weights", tuple(w.tolist()))
 
@@ -111,13 +112,15 @@ class Ensemble:
             If it is not an ensemble, is of an unknown version, or lacks a field; `source` names the file.
         """
         check_format(data, FORMAT, VERSION, f"{source}: expected an ensemble written by `lrensemble select`")
+        from pydantic import TypeAdapter, ValidationError
+
         known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         try:
-            for key in ("members", "weights", "trace"):
-                known[key] = tuple(known.get(key, ()))
-            return cls(**known)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{source}: {error}") from None
+            return TypeAdapter(cls).validate_json(json.dumps(known), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ": ".join([source, ".".join(map(str, first["loc"]))] if first["loc"] else [source])
+            raise InputError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
 
     def save(self, path: str | Path) -> Path:
         """Write ``ensemble.json`` atomically."""
@@ -127,3 +130,8 @@ class Ensemble:
     def load(cls, path: str | Path) -> Ensemble:
         """Read an ``ensemble.json``; raises `InputError` that names the file when it cannot be one."""
         return cls.from_dict(read_json(path, "an ensemble"), str(path))
+
+
+def _few(weights: npt.NDArray[np.float64]) -> str:
+    shown = [f"{weight:.4g}" for weight in weights[:5]]
+    return ", ".join([*shown, "…"] if len(weights) > 5 else shown)

@@ -33,7 +33,8 @@ EXPECTED = {  # what pydantic finds wrong, in the words of someone who writes th
 class Data:
     """What to learn from: a name of ``lrensemble list datasets``, a file or folder, or ``package.module:function``.
 
-    Sizes are numbers of samples (integers) or shares of the set (between 0 and 1).
+    Sizes are numbers of samples (integers) or shares of the set (between 0 and 1). The images of a folder are resized
+    to squares of side `resize`.
     """
 
     name: str = "digits"
@@ -42,6 +43,7 @@ class Data:
     test_size: Size = None
     split_seed: int = 0
     root: str | None = None
+    resize: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Experiment:
     policies
         Names of presets and texts of policies.
     seeds
-        How many trainings under each policy (seeds 0, 1, …).
+        How many trainings under each policy (seeds 0, 1, …), or a list of the seeds themselves.
     lr_range
         Lowest and highest base learning rate for presets; the optimiser's own range when not given.
     pool
@@ -92,7 +94,7 @@ class Experiment:
 
     model: str = "mlp"
     policies: tuple[str, ...] = ("default",)
-    seeds: int = 1
+    seeds: int | tuple[int, ...] = 1
     lr_range: tuple[float, float] | None = None
     pool: str | None = None
     data: Data = field(default_factory=Data)

@@ -22,8 +22,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises
     ------
     PoolError
-        If the folder cannot be made or the disk refuses the write; nothing is left behind and `target` is unchanged.
+        If the folder cannot be made, the disk refuses the write, or `target` is a folder or a device; nothing is left
+        behind and `target` is unchanged.
     """
+    if target.exists() and not target.is_file():  # to rename over a device would destroy it
+        raise PoolError(f"{target}: expected the path of a file, found a folder or device: choose another path")
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,9 +37,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise PoolError(f"{target}: cannot be written ({reason}): check the disk and its permissions") from error
     finally:
-        with suppress(
-            OSError
-        ):  # a folder that refused the write may refuse this too; the first error is the one to tell
+        with suppress(OSError):  # a folder that refused the write may refuse this too; the first error is to be told
             temporary.unlink(missing_ok=True)
     with suppress(OSError):  # the new file stands; some file systems cannot flush a folder
         _sync(target.parent, os.O_RDONLY)

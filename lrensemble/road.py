@@ -62,7 +62,7 @@ def train(plan: Experiment, *, progress: bool | Callable[..., None] | None = Non
         config=plan.train,
         lr_range=plan.lr_range,
         progress=progress,
-        **_settings(plan.data, "train_size", "val_size", "test_size", "split_seed", "root"),
+        **_settings(plan.data, "train_size", "val_size", "test_size", "split_seed", "root", "resize"),
         **_settings(plan.compute, "jobs", "device", "checkpoint_seconds"),
     )
     pool.save_experiment(plan.to_toml())

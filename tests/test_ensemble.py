@@ -47,6 +47,10 @@ def test_bad_weights_are_refused(members, weights):
         Ensemble(members, weights)
 
 
+def edited(**changes):
+    return json.dumps({**TEAM.to_dict(), **changes})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -54,8 +58,14 @@ def test_bad_weights_are_refused(members, weights):
         ("[]", "written by `lrensemble select`"),
         ('{"format": "other"}', "written by `lrensemble select`"),
         ('{"format": "lrensemble-ensemble", "version": 9}', "version 1, got version 9"),
-        ('{"format": "lrensemble-ensemble", "version": 1}', "0 members"),
-        ('{"format": "lrensemble-ensemble", "version": 1, "members": ["a"], "weights": ["x"]}', "could not convert"),
+        ('{"format": "lrensemble-ensemble", "version": 1}', "members: Field required"),
+        (edited(members="ab"), "members: .*valid array"),
+        (edited(rule=5), "rule: .*valid string"),
+        (edited(rule="mean"), "unknown combination rule 'mean'"),
+        (edited(trace=5), "trace: .*valid array"),
+        (edited(weights=[1.5, -0.5]), r"weights > 0 that sum to 1, got 1\.5, -0\.5"),
+        (edited(score="high"), "score: .*valid number"),
+        (edited(weights=["x", 1]), r"weights\.0: .*valid number"),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path, content, message):

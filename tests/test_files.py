@@ -1,5 +1,6 @@
 import fcntl
 import os
+import stat
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_a_disk_that_refuses_gives_one_sentence(tmp_path):
         write_text_atomic(tmp_path / "file" / "below", "text")
     with pytest.raises(PoolError, match="No space left"), atomic_path(tmp_path / "full"):
         raise OSError(28, "No space left on device")
+
+
+def test_a_folder_or_device_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (tmp_path, pipe):
+        with pytest.raises(PoolError, match="found a folder or device"):
+            write_text_atomic(target, "text")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_json_that_is_no_json_is_refused_by_name(tmp_path):

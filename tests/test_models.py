@@ -364,9 +364,6 @@ class TestChecks:
     def test_flops_that_cannot_be_counted_are_zero(self):
         assert count_flops(nn.Linear(7, 3), (4,)) == 0
 
-    def test_double_precision_networks_are_checked_in_their_own_type(self):
-        check_model(build_model("mlp", (4,), 3).double(), (4,), 3)
-
     def test_digest_knows_structure_and_not_weights(self):
         digest = architecture_digest(seeded("lenet", (1, 8, 8)))
         assert digest == architecture_digest(seeded("lenet", (1, 8, 8), seed=1))
@@ -381,3 +378,42 @@ class TestChecks:
                 return f"function={(lambda: 0)!r}"
 
         assert architecture_digest(Shown(2, 2)) == architecture_digest(Shown(2, 2))
+
+
+class Odd(nn.Sequential):
+    """A network whose state is not made of tensors alone."""
+
+    def get_extra_state(self):
+        return {"note": 1}
+
+
+class Indexed(nn.Module):
+    """A network whose first parameter is an integer."""
+
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.index = nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class TestUnusualNetworks:
+    def test_lazy_layers_take_their_shape_from_the_data(self):
+        model = build_model(lambda input_shape, n_classes: nn.Sequential(nn.LazyLinear(n_classes)), (4,), 3)
+        check_model(model, (4,), 3)
+        assert count_parameters(model) == 15
+
+    def test_lazy_layers_that_cannot_take_the_data_are_explained(self):
+        with pytest.raises(InputError, match=r"samples of shape \(4,\), but it fails"):
+            build_model(lambda input_shape, n_classes: nn.Sequential(nn.LazyConv2d(n_classes, 3)), (4,), 3)
+
+    def test_data_are_float32_whatever_the_first_parameter_is(self):
+        check_model(Indexed(4, 3), (4,), 3)
+        with pytest.raises(InputError, match=r"mine: .* but it fails"):
+            check_model(nn.Linear(4, 3).double(), (4,), 3, name="mine")
+
+    def test_a_state_beyond_tensors_is_refused(self):
+        with pytest.raises(InputError, match=r"expected a state of tensors, got dict '_extra_state'"):
+            check_model(Odd(nn.Linear(4, 3)), (4,), 3)

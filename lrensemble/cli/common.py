@@ -72,6 +72,7 @@ TRAINING_FLAGS = (
     Flag("--val-size", "data.val_size", size, "N", "validation samples, or a share"),
     Flag("--test-size", "data.test_size", size, "N", "test samples, or a share"),
     Flag("--split-seed", "data.split_seed", whole, "S", "seed of the split (default 0)"),
+    Flag("--resize", "data.resize", whole, "PIXELS", "side to which the images of a folder are resized"),
     Flag("--data-root", "data.root", str, "DIR", "folder of downloaded data sets"),
     Flag("--jobs", "compute.jobs", whole, "J", "members trained at once (default: one a core; 1 on a GPU)"),
     Flag("--device", "compute.device", str, "DEV", "cpu, cuda, cuda:1, … (default: a GPU if there is one)"),

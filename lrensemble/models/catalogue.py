@@ -184,6 +184,23 @@ def _call_user_function(function: Callable[..., Any], name: str, shape: tuple[in
         raise InputError(f"{name}: building the network raised {type(error).__name__}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{name}: expected a torch.nn.Module, got {type(network).__name__}: return the network")
+    return _complete(network, name, shape)
+
+
+def _complete(network: nn.Module, name: str, shape: tuple[int, ...]) -> nn.Module:
+    """Let lazy layers (``nn.LazyLinear`` and the like) take their shape from two samples."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        try:
+            with torch.no_grad():
+                network(torch.zeros(2, *shape))
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{name}: expected a network for samples of shape {shape}, but it fails ({reason})"
+            ) from None
     return network
 
 

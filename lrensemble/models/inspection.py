@@ -16,17 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["architecture_digest", "check_model", "count_flops", "count_parameters"]
 
 
-def check_model(model: nn.Module, input_shape: tuple[int, ...], n_classes: int) -> None:
+def check_model(model: nn.Module, input_shape: tuple[int, ...], n_classes: int, *, name: str | None = None) -> None:
     """Run two all-zero samples and check that the output is logits of shape (2, n_classes).
+
+    Parameters
+    ----------
+    model, input_shape, n_classes
+        The network, and the data that it is for.
+    name
+        For messages; the name of the network's class when not given.
 
     Raises
     ------
     InputError
-        If the network fails on the data's shape, gives anything else, or has nothing to train.
+        If the network fails on the data's shape, gives anything else, has nothing to train, or a state that cannot be
+        stored as tensors.
     """
     import torch
 
-    name = type(model).__name__
+    name = name or type(model).__name__
     try:
         with _evaluating(model):
             output = model(_zeros(model, 2, input_shape))
@@ -39,6 +47,10 @@ def check_model(model: nn.Module, input_shape: tuple[int, ...], n_classes: int) 
         raise InputError(f"{name}: expected logits of shape (2, {n_classes}) for two samples, got {got}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{name}: expected parameters to train, got none")
+    for key, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            kind = type(value).__name__
+            raise InputError(f"{name}: expected a state of tensors, got {kind} '{key}': make it a buffer")
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -93,9 +105,7 @@ def _zeros(model: nn.Module, n: int, input_shape: tuple[int, ...]) -> Tensor:
     import torch
 
     first = next(model.parameters(), None)
-    if first is None:
-        return torch.zeros(n, *input_shape)
-    return torch.zeros(n, *input_shape, dtype=first.dtype, device=first.device)
+    return torch.zeros(n, *input_shape, device=None if first is None else first.device)  # float32, as all data are
 
 
 def _line(error: Exception) -> str:

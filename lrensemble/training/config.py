@@ -14,6 +14,7 @@ from lrensemble.training.optimizers import OPTIMIZERS
 __all__ = ["PRECISIONS", "TrainConfig", "steps_per_epoch", "with_overrides"]
 
 PRECISIONS = ("float32", "bf16")
+MOST = 10**9  # epochs, samples of a batch: more is a slip of the keyboard, and overflows further down
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            _require(_is_integer(getattr(self, name), 1), name, "a whole number ≥ 1", getattr(self, name))
+            _require(_is_count(getattr(self, name)), name, f"a whole number from 1 to {MOST:,}", getattr(self, name))
         _require(_is_number(self.momentum) and 0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         _require(_is_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "≥ 0", self.weight_decay)
         smooth = _is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1
@@ -74,8 +75,7 @@ class TrainConfig:
         _require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS), self.precision)
         _require(isinstance(self.common_seed, bool), "common_seed", "true or false", self.common_seed)
         lookup(OPTIMIZERS, self.optimizer, "optimizer")
-        if self.augment != "auto":
-            lookup(AUGMENTATIONS, self.augment, "augmentation (augment)")
+        lookup({"auto": None, **AUGMENTATIONS}, self.augment, "augmentation (augment)")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
@@ -109,8 +109,8 @@ def steps_per_epoch(n_train: int, batch_size: int) -> int:
     return max(1, full + (rest > 1 or (rest == 1 and full == 0)))
 
 
-def _is_integer(value: Any, smallest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= smallest
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST
 
 
 def _is_number(value: Any) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKPOINT_VARIABLE", "default_path", "plan_members", "train_pool"]
 
+MOST_SEEDS = 100_000
 CHECKPOINT_VARIABLE = "LRENSEMBLE_CHECKPOINT_SECONDS"
 
 Policies = str | Policy | Mapping[str, Any] | Sequence[str | Policy | Mapping[str, Any]]
@@ -49,6 +50,7 @@ def train_pool(
     test_size: Size = None,
     split_seed: int = 0,
     root: str | Path | None = None,
+    resize: int | tuple[int, int] | None = None,
     save_weights: bool = True,
     **overrides: Any,
 ) -> Pool:
@@ -61,7 +63,8 @@ def train_pool(
     Parameters
     ----------
     data
-        Name, path, arrays or `Splits`; see `load_data`, which is also given the sizes, `split_seed` and `root`.
+        Name, path, arrays or `Splits`; see `load_data`, which is also given the sizes, `split_seed`, `root`
+        and `resize`.
     model
         Name with options, ``package.module:function``, or a function; see `build_model`.
     policies
@@ -114,7 +117,13 @@ def train_pool(
     where = _device(device)
     asked = resolve_policies(policies, optimizer=settings.optimizer, lr_range=lr_range)
     splits = load_data(
-        data, train_size=train_size, val_size=val_size, test_size=test_size, split_seed=split_seed, root=root
+        data,
+        train_size=train_size,
+        val_size=val_size,
+        test_size=test_size,
+        split_seed=split_seed,
+        root=root,
+        resize=resize,
     )
     settings = replace(settings, augment=resolve_augment(settings.augment, splits))
     plan = plan_members(splits, model, asked, seed_list, settings)
@@ -178,7 +187,7 @@ def plan_members(
 
     with torch.random.fork_rng(devices=[]):
         network = build_model(model, splits.input_shape, splits.n_classes)
-    check_model(network, splits.input_shape, splits.n_classes)
+    check_model(network, splits.input_shape, splits.n_classes, name=name_of_model(model))
     facts: dict[str, Any] = {
         "model_text": name_of_model(model),
         "architecture": architecture_digest(network),
@@ -239,12 +248,12 @@ def _remove_leftovers(pool: Pool, members: set[str]) -> None:
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds <= MOST_SEEDS:
         listed = list(range(seeds))
     else:
         listed = list(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else []
     if not listed or len(set(listed)) < len(listed) or not all(type(seed) is int for seed in listed):
-        raise InputError(f"seeds: expected a number ≥ 1 or different whole numbers, got {seeds!r}")
+        raise InputError(f"seeds: expected a number from 1 to {MOST_SEEDS:,} or different whole numbers, got {seeds!r}")
     return listed
 
 
