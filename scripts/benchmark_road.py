@@ -163,10 +163,11 @@ def processor() -> str:
 
 
 def table(splits: list[dict], systems: list[str]) -> str:
-    single = splits[0]["systems"].keys() and [split["systems"]["best single"]["accuracy"] for split in splits]
+    single = [split["systems"]["best single"]["accuracy"] for split in splits]
     rows = []
-    for name in systems:
-        scores = [split["systems"][name] for split in splits]
+    for names in alike(splits, systems):
+        name = " = ".join(names) if len(names) < 3 else f"{names[0]} … {names[-1]} ({len(names)} alike)"
+        scores = [split["systems"][names[0]] for split in splits]
         gains = [100 * (s["accuracy"] - base) for s, base in zip(scores, single, strict=True)]
         rows.append(
             [
@@ -181,6 +182,14 @@ def table(splits: list[dict], systems: list[str]) -> str:
         )
     columns = ["system", "members", "accuracy %", "paired gain", "splits won", "NLL", "ECE %"]
     return tabulate.tabulate(rows, columns, tablefmt="github", disable_numparse=True)
+
+
+def alike(splits: list[dict], systems: list[str]) -> list[list[str]]:
+    """Names of the systems; those that chose teams of the same scores on every split stand together."""
+    groups: dict[str, list[str]] = {}
+    for name in systems:
+        groups.setdefault(str([split["systems"][name] for split in splits]), []).append(name)
+    return list(groups.values())
 
 
 def spread(values: list[float], digits: int, *, sign: bool = False) -> str:
