@@ -40,7 +40,7 @@ __all__ = [
 
 EPOCH_CURVES = ("step", "train_loss", "val_loss", "val_accuracy", "seconds")
 EVALUATION_BATCH = 256  # larger ones leave the processor's cache and gain nothing
-ALONE = threading.RLock()
+ALONE = threading.RLock()  # generators and number of threads belong to the whole process
 CHECK_STEPS = {"cpu": 1, "cuda": 50}  # reading a loss stalls a GPU: look seldom, and at all of them after the epoch
 
 

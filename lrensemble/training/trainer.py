@@ -173,6 +173,7 @@ def plan_members(
     import torch
 
     from lrensemble.pool import member_id
+    from lrensemble.training.loop import controlled
     from lrensemble.training.worker import Task
 
     steps = steps_per_epoch(len(splits.train), config.batch_size)
@@ -185,7 +186,7 @@ def plan_members(
             notes.append(f"{policy} is the same as {texts[str(resolved)][1]} in {total} steps: trained once")
         texts.setdefault(str(resolved), (resolved, str(policy)))
 
-    with torch.random.fork_rng(devices=[]):
+    with controlled(torch.device("cpu")):  # building draws random numbers: not while another thread trains
         network = build_model(model, splits.input_shape, splits.n_classes)
     check_model(network, splits.input_shape, splits.n_classes, name=name_of_model(model))
     facts: dict[str, Any] = {
