@@ -62,7 +62,8 @@ class Launcher:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
+            # one OpenMP thread from the start: a child that is forked beside a pool of threads waits for them for ever
+            env={**os.environ, "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdout.readline() == "ready\n"
 
