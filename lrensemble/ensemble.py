@@ -41,6 +41,8 @@ class Ensemble:
         Of the pool; empty when the predictions came from bare arrays.
     trace
         Names of the members in the order they were added, and the score after each, where the method has such an order.
+    reason
+        One sentence: how the method came to this team.
     """
 
     members: tuple[str, ...]
@@ -55,6 +57,7 @@ class Ensemble:
     n_candidates: int = 0
     fingerprint: str = ""
     trace: tuple[dict[str, Any], ...] = ()
+    reason: str = ""
 
     def __post_init__(self) -> None:
         lookup(COMBINERS, self.rule, "combination rule")

@@ -147,6 +147,11 @@ class Predictions:
         """Whether the split is test data by its name, ``"test"`` or one that begins so: nothing may be chosen on it."""
         return names_test(self.split)
 
+    def member(self, index: int) -> npt.NDArray[np.float32]:
+        """Probabilities of one member, shape (N, C); not kept, so that a pass over all members takes little memory."""
+        whole = self.__dict__.get("probabilities")
+        return whole[index] if whole is not None else softmax(self.logits[index])
+
     def indices(self, ids: Sequence[str]) -> list[int]:
         """Positions of the named members; raises `UnknownNameError` for a name that is not here."""
         position = {name: i for i, name in enumerate(self.ids)}

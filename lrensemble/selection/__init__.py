@@ -5,6 +5,7 @@ compare teams through the same scorers, under the same combination rule and the 
 """
 
 from lrensemble.selection.base import Objective, Selection, Task
-from lrensemble.selection.select import SELECTORS, SelectorSpec, check_request, select
+from lrensemble.selection.select import check_request, select
+from lrensemble.selection.table import SELECTORS, SelectorSpec
 
 __all__ = ["SELECTORS", "Objective", "Selection", "SelectorSpec", "Task", "check_request", "select"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -90,12 +90,16 @@ class Objective:
 
 @dataclass(frozen=True)
 class Task:
-    """What a selector is given: validation predictions, the objective, the combination rule, a seed."""
+    """What a selector is given: validation predictions, the objective, the combination rule, a seed.
+
+    `costs` holds what each member costs, shape (M,), by kind (``"parameters"``, ``"flops"``), as far as it is known.
+    """
 
     predictions: Predictions
     objective: Objective
     rule: str
     seed: int
+    costs: Mapping[str, Doubles] = field(default_factory=dict)
 
     @property
     def n_members(self) -> int:
@@ -105,10 +109,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Selection:
-    """Weights (M,) ≥ 0 that sum to 1, and the steps (member index, score after it) where the method has an order."""
+    """What a method returns.
+
+    Attributes
+    ----------
+    weights
+        Shape (M,), ≥ 0, sum 1.
+    steps
+        (member index, score after it), where the method has an order.
+    reason
+        One sentence: how the method came to this team.
+    """
 
     weights: Doubles
     steps: tuple[tuple[int, float], ...] = ()
+    reason: str = ""
 
     @classmethod
     def equal(cls, n_members: int, team: Sequence[int] | npt.NDArray[np.integer]) -> Selection:
