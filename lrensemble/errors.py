@@ -31,6 +31,7 @@ __all__ = [
     "PoolFormatError",
     "TrainingError",
     "UnknownNameError",
+    "first_line",
     "lookup",
     "nearest",
 ]
@@ -72,6 +73,11 @@ class DamagedError(PoolError):
 
 class TrainingError(LREnsembleError):
     """Training cannot go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text; the name of its type when it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

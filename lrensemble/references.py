@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from lrensemble.errors import InputError, lookup, nearest
+from lrensemble.errors import InputError, first_line, lookup, nearest
 
 __all__ = ["Call", "format_call", "is_reference", "parse_call", "reference_name", "resolve"]
 
@@ -155,8 +155,9 @@ def _import(name: str, reference: str) -> ModuleType:
             f"{reference}: importing '{name}' needs the module '{error.name}', which is missing"
         ) from error
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else "no message"
-        raise InputError(f"{reference}: importing '{name}' raised {type(error).__name__}: {reason}") from error
+        raise InputError(
+            f"{reference}: importing '{name}' raised {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _hint(name: str) -> str:

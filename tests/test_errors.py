@@ -1,7 +1,7 @@
 import pytest
 
 from lrensemble import errors
-from lrensemble.errors import LREnsembleError, UnknownNameError, lookup, nearest
+from lrensemble.errors import LREnsembleError, UnknownNameError, first_line, lookup, nearest
 
 
 def test_every_error_has_the_one_root():
@@ -12,7 +12,7 @@ def test_every_error_has_the_one_root():
 
 def test_tree_in_the_docstring_is_complete():
     for name in errors.__all__:
-        assert name in errors.__doc__ or name in {"lookup", "nearest"}
+        assert name in errors.__doc__ or name in {"first_line", "lookup", "nearest"}
 
 
 def test_lookup_names_the_nearest_and_all_choices():
@@ -26,3 +26,11 @@ def test_lookup_names_the_nearest_and_all_choices():
 def test_nearest_ignores_case_and_gives_up_when_nothing_is_near():
     assert nearest("GREEDY", ["greedy"]) == "greedy"
     assert nearest("xyz", ["greedy"]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("one", "one"), ("  expected: \nmore", "expected"), ("", "ValueError"), ("\n \n", "ValueError"), ("a\r\nb", "a")],
+)
+def test_the_first_line_of_an_error(text, line):
+    assert first_line(ValueError(text)) == line

@@ -205,8 +205,12 @@ def test_big_files_are_mapped_not_read(tmp_path):
         ({"names": ["a", "b", "A"]}, "'a'"),
         ({"names": ["a", "b", "../c"]}, "member name"),
         ({"class_names": ["a", "b"]}, "expected 4 class names"),
+        ({"class_names": ["a", "b", "c", "b"]}, "class names that are unique, got 'b' more than once"),
+        ({"class_names": ["a", "b", " ", "c"]}, "class names that are not empty"),
         ({"probabilities": True}, "outputs of 'm0': expected probabilities"),
-        ({"probabilities": True, "val_logits": np.full((3, 6, 4), 0.3)}, "sum to 1"),
+        ({"probabilities": True}, "these look like logits"),
+        ({"probabilities": True, "val_logits": np.full((3, 6, 4), 0.3)}, "sum to 1.*or give them as logits"),
+        ({"probabilities": True, "val_logits": np.full((3, 6, 4), np.nan)}, "expected finite probabilities"),
         (
             {
                 "val_logits": dict(zip("abc", LOGITS["val"], strict=True)),

@@ -110,16 +110,20 @@ def test_mixed_lists_keep_order_and_drop_duplicates() -> None:
 def test_range_goes_to_the_presets_that_use_it() -> None:
     policies = resolve_policies(["fix-grid", "mnist-lenet-caffe"], lr_range=(1, 10))
     assert policies == [*preset("fix-grid", lr_range=(1, 10)), *preset("mnist-lenet-caffe")]
-    with pytest.raises(PolicyError, match="expected a preset that spreads its rates"):
+    with pytest.raises(PolicyError, match="lr_range: expected a preset that spreads its rates"):
         resolve_policies(["FIX(0.1)", "mnist-lenet-caffe"], lr_range=(1, 10))
     with pytest.raises(PolicyError, match="whose rates are its source's"):
         preset("mnist-lenet-caffe", lr_range=(1, 10))
 
 
-@pytest.mark.parametrize("lr_range", [(0, 1), (1, 0.1), (0.1,), (0.1, float("inf")), (-1, 1), (0.1, 0.2, 0.3)])
+@pytest.mark.parametrize(
+    "lr_range", [(0, 1), (1, 0.1), (0.1,), (0.1, float("inf")), (float("nan"), 1), (-1, 1), (0.1, 0.2, 0.3)]
+)
 def test_ranges_are_checked(lr_range: tuple[float, ...]) -> None:
-    with pytest.raises(PolicyError, match="expected a range of learning rates 0 < lowest ≤ highest"):
+    with pytest.raises(PolicyError, match="lr_range: expected a range of learning rates 0 < lowest ≤ highest"):
         preset("default", lr_range=lr_range)
+    with pytest.raises(PolicyError, match="lr_range: expected a range of learning rates 0 < lowest ≤ highest"):
+        resolve_policies("FIX(0.1)", lr_range=lr_range)
 
 
 def test_a_range_of_one_rate() -> None:

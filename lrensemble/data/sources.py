@@ -20,7 +20,7 @@ from lrensemble.data.files import FILE_SUFFIXES, read_path
 from lrensemble.data.objects import is_dataset, raw_from_object
 from lrensemble.data.prepare import Raw, prepare
 from lrensemble.data.splits import PARTS, Splits
-from lrensemble.errors import DataError, UnknownNameError, nearest
+from lrensemble.errors import DataError, UnknownNameError, first_line, nearest
 from lrensemble.references import is_reference, parse_call, reference_name, resolve
 
 __all__ = ["DATASETS", "DatasetSpec", "load_data"]
@@ -143,7 +143,7 @@ def _from_function(function: Callable[[], Any], name: str) -> Raw | Splits:
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except Exception as error:
-        raise DataError(f"{name}: calling it raised {type(error).__name__}: {_first_line(error)}") from error
+        raise DataError(f"{name}: calling it raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _from_object(value: Any) -> Raw | Splits:
@@ -211,8 +211,8 @@ def _open(builder: Any, name: str, root: Path, arguments: dict[str, Any]) -> Any
         except Exception as error:
             _remove_empty(new_folders[-1:])
             raise DataError(
-                f"torchvision:{name}: expected it in '{root}' ({_first_line(missing)}), and it cannot be downloaded "
-                f"({_first_line(error)}): put its files there or give another root"
+                f"torchvision:{name}: expected it in '{root}' ({first_line(missing)}), and it cannot be downloaded "
+                f"({first_line(error)}): put its files there or give another root"
             ) from None
 
 
@@ -222,10 +222,6 @@ def _remove_empty(folders: list[Path]) -> None:
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":")
 
 
 def _torchvision(name: str, description: str, augment: str = "none") -> DatasetSpec:

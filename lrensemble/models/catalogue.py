@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lrensemble.errors import InputError, UnknownNameError, lookup, nearest
+from lrensemble.errors import InputError, UnknownNameError, first_line, lookup, nearest
 from lrensemble.references import format_call, parse_call, reference_name, resolve
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def build_model(model: ModelLike, input_shape: tuple[int, ...], n_classes: int) 
     except InputError as error:
         raise InputError(f"{model}: {error}") from None
     except (RuntimeError, TypeError, OverflowError) as error:  # a size beyond memory, or beyond 64 bits
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{model}: expected a network that this machine can hold, but {reason}") from None
+        raise InputError(f"{model}: expected a network that this machine can hold, but {first_line(error)}") from None
 
 
 def model_name(model: ModelLike) -> str:
@@ -180,8 +179,7 @@ def _call_user_function(function: Callable[..., Any], name: str, shape: tuple[in
     except InputError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        raise InputError(f"{name}: building the network raised {type(error).__name__}: {reason}") from error
+        raise InputError(f"{name}: building the network raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{name}: expected a torch.nn.Module, got {type(network).__name__}: return the network")
     return _complete(network, name, shape)
@@ -197,9 +195,8 @@ def _complete(network: nn.Module, name: str, shape: tuple[int, ...]) -> nn.Modul
             with torch.no_grad():
                 network(torch.zeros(2, *shape))
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{name}: expected a network for samples of shape {shape}, but it fails ({reason})"
+                f"{name}: expected a network for samples of shape {shape}, but it fails ({first_line(error)})"
             ) from None
     return network
 

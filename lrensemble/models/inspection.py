@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lrensemble.errors import InputError
+from lrensemble.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +40,7 @@ def check_model(model: nn.Module, input_shape: tuple[int, ...], n_classes: int, 
             output = model(_zeros(model, 2, input_shape))
     except Exception as error:
         raise InputError(
-            f"{name}: expected a network for samples of shape {input_shape}, but it fails ({_line(error)})"
+            f"{name}: expected a network for samples of shape {input_shape}, but it fails ({first_line(error)})"
         ) from None
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or output.shape != (2, n_classes):
         got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
@@ -106,7 +106,3 @@ def _zeros(model: nn.Module, n: int, input_shape: tuple[int, ...]) -> Tensor:
 
     first = next(model.parameters(), None)
     return torch.zeros(n, *input_shape, device=None if first is None else first.device)  # float32, as all data are
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lrensemble.errors import InputError, nearest
+from lrensemble.errors import InputError, first_line, nearest
 
 __all__ = ["build_timm", "build_torchvision"]
 
@@ -62,8 +62,7 @@ def _call(builder: Any, name: str, settings: dict[str, Any], text: str) -> nn.Mo
             warnings.simplefilter("ignore")  # what a vendor says of its own defaults is not the user's to change
             return builder(name, **settings)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{text}: expected options that it takes, but it says: {reason}") from None
+        raise InputError(f"{text}: expected options that it takes, but it says: {first_line(error)}") from None
 
 
 def _replace_first_convolution(network: nn.Module, channels: int, name: str) -> None:

@@ -109,6 +109,8 @@ def resolve_policies(
     listed = [items] if isinstance(items, str | Policy | Mapping) else list(items)
     if not listed:
         raise PolicyError("expected at least one preset or policy, got none")
+    if lr_range is not None:
+        _checked_range(lr_range)
     found: dict[Policy, None] = {}  # keeps the order, and each once
     range_used = lr_range is None
     for item in listed:
@@ -121,7 +123,7 @@ def resolve_policies(
             found[_single(item)] = None
     if not range_used:
         raise PolicyError(
-            "expected a preset that spreads its rates over the range of learning rates, got none: leave it out"
+            "lr_range: expected a preset that spreads its rates over the range, got none: leave the range out"
         )
     return list(found)
 
@@ -147,7 +149,7 @@ def _require_known(word: str) -> None:
 def _checked_range(lr_range: Sequence[float]) -> tuple[float, float]:
     ends = [float(end) for end in lr_range]
     if len(ends) != 2 or not all(math.isfinite(end) for end in ends) or not 0 < ends[0] <= ends[1]:
-        raise PolicyError(f"expected a range of learning rates 0 < lowest ≤ highest, got {list(lr_range)}")
+        raise PolicyError(f"lr_range: expected a range of learning rates 0 < lowest ≤ highest, got {list(lr_range)}")
     return ends[0], ends[1]
 
 

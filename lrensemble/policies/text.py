@@ -105,9 +105,12 @@ def _build(spec: PolicySpec, positional: Sequence[Any], named: Mapping[str, Any]
         if key.lower() in bound:
             raise PolicyError(f"{policy}: expected each parameter once, got '{key}' twice")
         bound[key.lower()] = value
-    missing = [name for name, f in known.items() if name not in bound and f.default is MISSING]
+    required = [name for name, f in known.items() if f.default is MISSING]
+    missing = [name for name in required if name not in bound]
     if missing:
-        raise PolicyError(f"{policy}: expected the parameters {choices}, got no {' and no '.join(missing)}")
+        values = "a value" if len(required) == 1 else "values"
+        which = "" if missing == required else f" for {' and '.join(missing)}"
+        raise PolicyError(f"{policy}: expected {values} for {', '.join(required)}, got none{which}")
     return spec.policy(**bound)
 
 

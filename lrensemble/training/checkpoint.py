@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from lrensemble.errors import first_line
 from lrensemble.files import write_bytes_atomic
 from lrensemble.training.loop import Run
 
@@ -83,8 +84,11 @@ class Checkpoint:
             optimizer.load_state_dict(state["optimizer"])
             return (model, optimizer), Run(**state["run"]), ""
         except Exception as error:  # whatever is wrong with the state, training can start over
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return fresh(), Run(), f"{self.path}: the saved state cannot be used ({reason:.120}): training starts over"
+            return (
+                fresh(),
+                Run(),
+                f"{self.path}: the saved state cannot be used ({first_line(error):.120}): training starts over",
+            )
 
     def remove(self) -> None:
         """Delete the state: the member is done."""

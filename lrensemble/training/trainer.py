@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrensemble.data import Splits, load_data, resolve_augment
-from lrensemble.errors import InputError, TrainingError
+from lrensemble.errors import InputError, TrainingError, first_line
 from lrensemble.models import ModelLike, architecture_digest, build_model, check_model, count_flops, count_parameters
 from lrensemble.models import model_name as name_of_model
 from lrensemble.policies import Policy, resolve_policies
@@ -287,8 +287,9 @@ def _device(name: str) -> str:
             raise ValueError("training runs on cpu and cuda")
         torch.empty(1, device=device)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"device: expected cpu, cuda or cuda:N on this machine, got {name!r} ({reason})") from None
+        raise InputError(
+            f"device: expected cpu, cuda or cuda:N on this machine, got {name!r} ({first_line(error)})"
+        ) from None
     return name
 
 
