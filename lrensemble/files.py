@@ -71,12 +71,13 @@ def read_json(path: str | Path, what: str) -> Any:
         raise InputError(f"{path}: expected {what} (JSON), got something else") from None
 
 
-def check_format(data: Any, name: str, version: int, expected: str) -> None:
-    """Raise `InputError`, beginning with `expected`, unless `data` is a table of this format and version."""
+def check_format(data: Any, name: str, versions: tuple[int, ...], expected: str) -> None:
+    """Raise `InputError`, beginning with `expected`, unless `data` is a table of this format in one of the versions."""
     if not isinstance(data, dict) or data.get("format") != name:
         raise InputError(f"{expected}, got other content")
-    if data.get("version") != version:
-        raise InputError(f"{expected}, of format version {version}, got version {data.get('version')!r}")
+    if data.get("version") not in versions:
+        known = " or ".join(map(str, versions))
+        raise InputError(f"{expected}, of format version {known}, got version {data.get('version')!r}")
 
 
 def _sync(path: Path, mode: int) -> None:

@@ -1,8 +1,13 @@
-"""`Predictions`: what a pool of networks says about one split. All that selection ever sees."""
+"""`Predictions`: what a pool of networks says about one split. All that selection ever sees.
+
+The numbers themselves are `Outputs`: arrays in memory (`ArrayOutputs`), or files of a pool, which may be larger than
+memory, that are read member by member. Code that goes through `Predictions.member` works for both alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,42 +15,134 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.errors import InputError, lookup
+from lrensemble.memory import empty_array
 
-__all__ = ["Predictions", "log_softmax", "names_test", "softmax"]
+__all__ = ["ArrayOutputs", "Outputs", "Predictions", "Samples", "log_softmax", "names_test", "softmax"]
 
+Samples = slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]  # a range, indices or a mask
+
+ALL = slice(None)
 TINY = float(np.finfo(np.float32).tiny)  # probabilities below this are this when turned into logits
+OFF = 1e-3  # rows of probabilities whose sum is further from 1 are refused …
+ROUNDING = 1e-6  # … and nearer than this they are left as they are
+FEW_CLASSES = 48  # up to so many, softmax is several times faster class by class
 
 
 def log_softmax(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
     """Log-probabilities over the last axis: z − log Σ exp z, with the maximum taken out first."""
-    shifted = _shifted(logits)
+    shifted = _shifted(np.asarray(logits), axis=-1)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    """Probabilities over the last axis: exp z / Σ exp z, with the maximum taken out first."""
-    p = _shifted(logits)
+    """Probabilities over the last axis: exp z / Σ exp z, with the maximum taken out first.
+
+    A row has the same result whatever rows are beside it.
+    """
+    z = np.asarray(logits, order="C")
+    if z.ndim == 1 or z.shape[-1] > FEW_CLASSES:
+        p = _shifted(z, axis=-1)
+        np.exp(p, out=p)
+        p /= p.sum(axis=-1, keepdims=True)
+        return p
+    p = _shifted(np.ascontiguousarray(np.moveaxis(z, -1, 0)), axis=0)
     np.exp(p, out=p)
-    p /= p.sum(axis=-1, keepdims=True)
-    return p
+    total = p[0].copy()
+    for row in p[1:]:  # in this order for any number of samples, as `sum` does not promise
+        total += row
+    p /= total
+    return np.ascontiguousarray(np.moveaxis(p, 0, -1))
 
 
-def _shifted(logits: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    z = np.asarray(logits)
+def _shifted(z: npt.NDArray, axis: int) -> npt.NDArray[np.floating]:
     with np.errstate(over="ignore"):  # a difference beyond float32 becomes −inf, of which the exponential is 0
-        return z - z.max(axis=-1, keepdims=True)
+        return z - z.max(axis=axis, keepdims=True)
+
+
+class Outputs(ABC):
+    """Logits or probabilities of M members on N samples and C classes, wherever they are kept; known to be sound.
+
+    Attributes
+    ----------
+    shape
+        (M, N, C).
+    in_memory
+        Whether all of them are; else each is read when it is asked for.
+    are_probabilities
+        Rows of non-negative numbers that sum to 1; else logits.
+    """
+
+    shape: tuple[int, int, int]
+    in_memory: bool
+    are_probabilities: bool
+
+    @abstractmethod
+    def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
+        """Values of one member on some of the samples, shape (n, C)."""
+
+    @abstractmethod
+    def whole(self) -> npt.NDArray[np.float32]:
+        """Return all values, shape (M, N, C); `PoolError` if there is no room for them."""
+
+    @abstractmethod
+    def take(self, members: Sequence[int]) -> Outputs:
+        """Keep these members, in this order."""
+
+    @abstractmethod
+    def subset(self, samples: Samples) -> Outputs:
+        """Keep these samples, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayOutputs(Outputs):
+    """Outputs in memory.
+
+    Attributes
+    ----------
+    values
+        float32, shape (M, N, C), C-contiguous; made read-only.
+    """
+
+    values: npt.NDArray[np.float32]
+    are_probabilities: bool = False
+    in_memory = True
+
+    def __post_init__(self) -> None:
+        self.values.flags.writeable = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        """(M, N, C)."""
+        return self.values.shape
+
+    def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
+        """View or copy of the values of one member."""
+        return self.values[index, samples]
+
+    def whole(self) -> npt.NDArray[np.float32]:
+        """Return the array itself."""
+        return self.values
+
+    def take(self, members: Sequence[int]) -> ArrayOutputs:
+        """Copy the values of these members."""
+        return ArrayOutputs(self.values[list(members)], self.are_probabilities)
+
+    def subset(self, samples: Samples) -> ArrayOutputs:
+        """Copy the values on these samples."""
+        rows = np.arange(self.values.shape[1])[samples]
+        return ArrayOutputs(np.take(self.values, rows, axis=1), self.are_probabilities)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits of M members on the N labelled samples of one split; arrays are read-only.
+    """What M members say about the N labelled samples of one split; arrays are read-only.
 
     Attributes
     ----------
     ids
         Names of the members, unique, in the order of the first axis of `logits`.
-    logits
-        float32, shape (M, N, C).
+    outputs
+        Their logits or probabilities, in memory or on disk.
     labels
         int64, shape (N,), values in 0…C−1.
     split
@@ -56,20 +153,25 @@ class Predictions:
     Raises
     ------
     InputError
-        On wrong shapes, non-finite logits, labels out of range, or names that are not unique.
+        On wrong shapes, labels out of range, or names that are not unique.
+
+    Notes
+    -----
+    `logits` and `probabilities` hold all members in memory at once, and raise `PoolError` where they do not fit;
+    `true_class`, `predicted` and `correct` hold one number for each member and sample, and read one member at a time;
+    `member` and `member_logits` keep nothing.
     """
 
     ids: tuple[str, ...]
-    logits: npt.NDArray[np.float32]
+    outputs: Outputs
     labels: npt.NDArray[np.int64]
     split: str = "val"
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        _check_logits(self.ids, self.logits)
-        _check_labels(self.labels, *self.logits.shape[1:])
-        for array in (self.logits, self.labels):
-            array.flags.writeable = False
+        _check_shape(self.ids, self.outputs.shape)
+        _check_labels(self.labels, *self.outputs.shape[1:])
+        self.labels.flags.writeable = False
 
     @classmethod
     def from_arrays(
@@ -87,7 +189,8 @@ class Predictions:
         Parameters
         ----------
         logits, probabilities
-            Shape (M, N, C); exactly one of the two. Probabilities must be ≥ 0 and sum to 1 (within 0.001) over classes.
+            Shape (M, N, C); exactly one of the two. Probabilities must be ≥ 0 and sum to 1 over classes (within 0.001);
+            rows that are off by more than 1e-6 are normalised, the others kept as they are.
         labels
             Integers, shape (N,).
         ids
@@ -103,54 +206,86 @@ class Predictions:
             raise InputError("expected either logits= or probabilities= of shape (M, N, C), got both or neither")
         if labels is None:
             raise InputError("expected labels= of shape (N,), got none")
-        values = _to_float32(logits, "logits") if logits is not None else _logits_of(probabilities)
-        names = tuple(map(str, ids)) if ids is not None else tuple(f"m{i}" for i in range(len(values)))
-        return cls(names, values, _to_labels(labels), split, fingerprint)
+        what = "logits" if probabilities is None else "probabilities"
+        values = _to_float32(logits if probabilities is None else probabilities, what)
+        count = values.shape[0] if values.ndim else 0
+        names = tuple(map(str, ids)) if ids is not None else tuple(f"m{i}" for i in range(count))
+        _check_shape(names, values.shape, what)
+        _check_finite(names, values, what)
+        if probabilities is not None:
+            _normalise(values)
+        outputs = ArrayOutputs(values, are_probabilities=probabilities is not None)
+        return cls(names, outputs, _to_labels(labels), split, fingerprint)
 
     @property
     def n_members(self) -> int:
         """M, the number of members."""
-        return self.logits.shape[0]
+        return self.outputs.shape[0]
 
     @property
     def n_samples(self) -> int:
         """N, the number of samples."""
-        return self.logits.shape[1]
+        return self.outputs.shape[1]
 
     @property
     def n_classes(self) -> int:
         """C, the number of classes."""
-        return self.logits.shape[2]
+        return self.outputs.shape[2]
 
-    @cached_property
-    def probabilities(self) -> npt.NDArray[np.float32]:
-        """Softmax of the logits, float32, shape (M, N, C)."""
-        return _frozen(softmax(self.logits))
-
-    @cached_property
-    def predicted(self) -> npt.NDArray[np.int64]:
-        """Predicted class of each member on each sample (first of equals), shape (M, N)."""
-        return _frozen(self.logits.argmax(axis=-1))
-
-    @cached_property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each member is right on each sample, shape (M, N)."""
-        return _frozen(self.predicted == self.labels)
-
-    @cached_property
-    def true_class(self) -> npt.NDArray[np.float32]:
-        """Probability that each member gives to the true class, shape (M, N)."""
-        return _frozen(np.take_along_axis(self.probabilities, self.labels[None, :, None], axis=2)[..., 0])
+    @property
+    def in_memory(self) -> bool:
+        """Whether the outputs of all members are in memory; else each is read when it is asked for."""
+        return self.outputs.in_memory
 
     @property
     def is_test(self) -> bool:
         """Whether the split is test data by its name, ``"test"`` or one that begins so: nothing may be chosen on it."""
         return names_test(self.split)
 
-    def member(self, index: int) -> npt.NDArray[np.float32]:
-        """Probabilities of one member, shape (N, C); not kept, so that a pass over all members takes little memory."""
+    @cached_property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits of all members, float32, shape (M, N, C); log max(p, least normal float32) of given probabilities."""
+        whole = self.outputs.whole()
+        return _frozen(np.log(np.maximum(whole, TINY)) if self.outputs.are_probabilities else whole)
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """Probabilities of all members, float32, shape (M, N, C): softmax of the logits, or as they were given."""
+        if self.outputs.are_probabilities:
+            return _frozen(self.outputs.whole())
+        return self._each(self.member, np.float32, "the probabilities of all members", self.n_classes)
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """Predicted class of each member on each sample (first of equals), shape (M, N)."""
+        return self._each(self._predicted_by, np.int64, "the predicted classes of all members")
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each member is right on each sample, shape (M, N)."""
+        return self._each(lambda j: self._predicted_by(j) == self.labels, np.bool_, "the hits of all members")
+
+    @cached_property
+    def true_class(self) -> npt.NDArray[np.float32]:
+        """Probability that each member gives to the true class, shape (M, N)."""
+        own = np.arange(self.n_samples) * self.n_classes + self.labels  # positions in the flat (N, C)
+        out = empty_array((self.n_members, self.n_samples), np.float32, "the true class of all members")
+        for j, row in enumerate(out):
+            self.member(j).ravel().take(own, out=row, mode="wrap")  # this mode writes to `row` at once
+        return _frozen(out)
+
+    def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
+        """Probabilities of one member on some of the samples, shape (n, C); not kept."""
         whole = self.__dict__.get("probabilities")
-        return whole[index] if whole is not None else softmax(self.logits[index])
+        if whole is not None:
+            return whole[index, samples]
+        values = self.outputs.member(index, samples)
+        return values if self.outputs.are_probabilities else softmax(values)
+
+    def member_logits(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
+        """Logits of one member on some of the samples, shape (n, C); not kept."""
+        values = self.outputs.member(index, samples)
+        return np.log(np.maximum(values, TINY)) if self.outputs.are_probabilities else values
 
     def indices(self, ids: Sequence[str]) -> list[int]:
         """Positions of the named members; raises `UnknownNameError` for a name that is not here."""
@@ -159,12 +294,23 @@ class Predictions:
 
     def take(self, ids: Sequence[str]) -> Predictions:
         """Predictions of the named members only, in the order given."""
-        rows = self.indices(ids)
-        return Predictions(tuple(ids), self.logits[rows], self.labels, self.split, self.fingerprint)
+        outputs = self.outputs.take(self.indices(ids))
+        return Predictions(tuple(ids), outputs, self.labels, self.split, self.fingerprint)
 
-    def subset(self, samples: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Predictions:
+    def subset(self, samples: Samples) -> Predictions:
         """Predictions on some of the samples only (indices or a mask)."""
-        return Predictions(self.ids, self.logits[:, samples], self.labels[samples], self.split, self.fingerprint)
+        outputs = self.outputs.subset(samples)
+        return Predictions(self.ids, outputs, self.labels[samples], self.split, self.fingerprint)
+
+    def _predicted_by(self, index: int) -> npt.NDArray[np.int64]:
+        return self.outputs.member(index).argmax(axis=-1)
+
+    def _each(self, of: Callable[[int], npt.NDArray], dtype: npt.DTypeLike, what: str, *more: int) -> npt.NDArray:
+        """``of(j)`` for each member, stacked; one at a time, so that the result is all that takes memory."""
+        out = empty_array((self.n_members, self.n_samples, *more), dtype, what)
+        for j, row in enumerate(out):
+            row[...] = of(j)
+        return _frozen(out)
 
 
 def names_test(split: str) -> bool:
@@ -188,20 +334,20 @@ def _to_float32(values: npt.ArrayLike | None, what: str) -> npt.NDArray[np.float
         raise InputError(f"expected {what} as numbers of shape (M, N, C), got something else ({error})") from None
 
 
-def _logits_of(probabilities: npt.ArrayLike | None) -> npt.NDArray[np.float32]:
-    p = _to_float32(probabilities, "probabilities")
-    if p.ndim == 3 and p.size:
-        if not np.isfinite(p).all() or p.min() < 0:
+def _normalise(p: npt.NDArray[np.float32]) -> None:
+    """Check that these are probabilities, and scale rows whose sum is off by more than rounding."""
+    for member in p:
+        if member.min() < 0:
+            raise InputError("expected probabilities ≥ 0, got negative ones: these look like logits")
+        total = member.sum(axis=-1, dtype=np.float64)
+        off = np.abs(total - 1)
+        if off.max() > OFF:
             raise InputError(
-                "expected probabilities that are finite and ≥ 0, got others: pass logits= if these are logits"
+                f"expected probabilities that sum to 1 over the classes, got a sum that is off by {off.max():.3g}: "
+                "normalise them, or give them as logits if that is what they are"
             )
-        worst = float(np.abs(p.sum(axis=-1) - 1).max())
-        if worst > 1e-3:
-            raise InputError(
-                f"expected probabilities that sum to 1 over the classes, got a sum that is off by {worst:.3g}: "
-                "normalise them, or pass logits= if these are logits"
-            )
-    return np.log(np.maximum(p, TINY))
+        rows = np.flatnonzero(off > ROUNDING)
+        member[rows] /= total[rows, None]
 
 
 def _to_labels(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -211,18 +357,21 @@ def _to_labels(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return raw.astype(np.int64)
 
 
-def _check_logits(ids: tuple[str, ...], logits: npt.NDArray) -> None:
-    if logits.ndim != 3 or 0 in logits.shape:
-        raise InputError(f"expected logits of shape (members, samples, classes), all ≥ 1, got {logits.shape}")
-    if logits.shape[2] < 2:
-        raise InputError(f"expected at least 2 classes, got logits of shape {logits.shape}")
-    if len(ids) != len(logits):
-        raise InputError(f"expected one name for each of the {len(logits)} members, got {len(ids)}")
+def _check_shape(ids: tuple[str, ...], shape: tuple[int, ...], what: str = "logits") -> None:
+    if len(shape) != 3 or 0 in shape:
+        raise InputError(f"expected {what} of shape (members, samples, classes), all ≥ 1, got {shape}")
+    if shape[2] < 2:
+        raise InputError(f"expected at least 2 classes, got {what} of shape {shape}")
+    if len(ids) != shape[0]:
+        raise InputError(f"expected one name for each of the {shape[0]} members, got {len(ids)}")
     if len(set(ids)) != len(ids):
         raise InputError("expected member names that are unique, got a name twice")
-    for name, member in zip(ids, logits, strict=True):  # one by one: a mask of the whole pool would take memory
+
+
+def _check_finite(ids: tuple[str, ...], values: npt.NDArray, what: str) -> None:
+    for name, member in zip(ids, values, strict=True):  # one by one: a mask of the whole pool would take memory
         if not np.isfinite(member).all():
-            raise InputError(f"expected finite logits, got NaN or infinity in member '{name}': leave that member out")
+            raise InputError(f"expected finite {what}, got NaN or infinity in member '{name}': leave that member out")
 
 
 def _check_labels(labels: npt.NDArray, n: int, c: int) -> None:

@@ -479,9 +479,9 @@ def test_processes_that_add_members_at_once(tmp_path):
 
 
 def test_a_reader_that_meets_a_replaced_file_reads_the_new_one(pool, monkeypatch):
-    from lrensemble.pool import format as pool_format
+    from lrensemble.pool import pool as pool_module
 
-    read, replaced = pool_format.read_logits_into, new_member(6, name=new_member(0).id)
+    read, replaced = pool_module.read_logits, new_member(6, name=new_member(0).id)
 
     def read_late(*arguments):
         if replaced is not None and arguments[0].stem == replaced.id and not late:
@@ -490,7 +490,7 @@ def test_a_reader_that_meets_a_replaced_file_reads_the_new_one(pool, monkeypatch
         return read(*arguments)
 
     late = []
-    monkeypatch.setattr(pool_format, "read_logits_into", read_late)
+    monkeypatch.setattr(pool_module, "read_logits", read_late)
     assert same_array(pool.predictions().logits[0], replaced.logits["val"])
     assert pool.problems == []
 

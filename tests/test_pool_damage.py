@@ -13,6 +13,7 @@ from pool_helpers import FINGERPRINT, C, N, diverged_member, labels, new_member,
 from lrensemble import Ensemble, Pool
 from lrensemble.errors import DamagedError, InputError, PoolError, PoolFormatError
 from lrensemble.pool import format as pool_format
+from lrensemble.pool import pool as pool_module
 
 GOOD, BAD = new_member(0), new_member(1)
 GOOD_ID, BAD_ID = GOOD.id, BAD.id
@@ -450,14 +451,14 @@ def test_a_pool_of_damaged_members_only(pool):
 
 
 def test_a_member_that_another_process_moves_away(pool, victim, monkeypatch):
-    read = pool_format.read_logits_into
+    read = pool_module.read_logits
 
     def read_late(path, *arguments):
         if path == victim:
             path.unlink(missing_ok=True)
         return read(path, *arguments)
 
-    monkeypatch.setattr(pool_format, "read_logits_into", read_late)
+    monkeypatch.setattr(pool_module, "read_logits", read_late)
     assert pool.predictions().ids == (GOOD_ID,)
     assert pool.problems == []
 

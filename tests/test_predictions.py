@@ -31,10 +31,60 @@ def test_views_of_the_logits():
     np.testing.assert_array_equal(p.true_class[1], p.probabilities[1, np.arange(4), LABELS])
 
 
-def test_probabilities_survive_the_round_trip_through_logits():
+def test_given_probabilities_stay_as_they_are():
     given_ = np.array([[[0.2, 0.8, 0.0], [1.0, 0.0, 0.0]]], dtype=np.float32)
-    p = Predictions.from_arrays(probabilities=given_, labels=[1, 0])
-    np.testing.assert_allclose(p.probabilities, given_, atol=1e-7)
+    p = Predictions.from_arrays(probabilities=given_, labels=[1, 2])
+    for probabilities in (p.probabilities[0], p.member(0), p.subset([0, 1]).take(["m0"]).member(0)):
+        np.testing.assert_array_equal(probabilities, given_[0], strict=True)
+    np.testing.assert_array_equal(p.true_class, np.float32([[0.8, 0]]), strict=True)
+    np.testing.assert_array_equal(p.predicted, [[1, 0]])
+    np.testing.assert_array_equal(p.correct, [[True, False]])
+    expected = np.log(np.maximum(given_, np.finfo(np.float32).tiny))
+    np.testing.assert_array_equal(p.logits, expected, strict=True)
+    np.testing.assert_array_equal(p.member_logits(0, slice(1, 2)), expected[0, 1:], strict=True)
+    np.testing.assert_allclose(softmax(p.logits), given_, atol=1e-7)
+    given_[0, 0] = 1 / 3
+    assert p.member(0)[0, 1] == np.float32(0.8)
+
+
+def test_probabilities_that_are_a_little_off_are_normalised():
+    off = np.array([[[0.2, 0.8005], [0.5, 0.5]]])
+    p = Predictions.from_arrays(probabilities=off, labels=[1, 0])
+    np.testing.assert_allclose(p.probabilities[0, 0], off[0, 0] / off[0, 0].sum(), rtol=1e-6)
+    np.testing.assert_array_equal(p.probabilities[0, 1], np.float32([0.5, 0.5]))
+
+
+@given(st.integers(0, 2**31), st.sampled_from([2, 3, 10, 48, 49, 130]), st.integers(1, 40))
+@settings(deadline=None, max_examples=40)
+def test_softmax_of_a_row_does_not_depend_on_the_others(seed, n_classes, n):
+    z = np.random.default_rng(seed).normal(size=(n, n_classes)).astype(np.float32) * 5
+    p, one = softmax(z), seed % n
+    np.testing.assert_array_equal(p[one], softmax(z[one : one + 1])[0], strict=True)
+    np.testing.assert_array_equal(p[n // 2 :], softmax(np.asfortranarray(z)[n // 2 :]), strict=True)
+    np.testing.assert_array_equal(p, softmax(np.stack([z, z]))[1], strict=True)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.array([2, 0, 0]), np.array([True, False, True, False]), slice(1, None), slice(None, None, -1)]
+)
+@pytest.mark.parametrize("form", ["logits", "probabilities"])
+def test_parts_are_those_of_the_whole(samples, form):
+    p = Predictions.from_arrays(**{form: softmax(LOGITS) if form == "probabilities" else LOGITS}, labels=LABELS)
+    part = p.subset(samples)
+    np.testing.assert_array_equal(part.labels, LABELS[samples])
+    for j in range(2):
+        np.testing.assert_array_equal(p.member(j, samples), p.probabilities[j][samples], strict=True)
+        np.testing.assert_array_equal(part.member(j), p.member(j, samples), strict=True)
+        np.testing.assert_array_equal(part.member_logits(j), p.logits[j][samples], strict=True)
+    for name in ("logits", "probabilities", "predicted", "correct", "true_class"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(p, name)[:, samples], strict=True)
+
+
+def test_views_leave_the_softmax_of_the_whole_alone():
+    p = Predictions.from_arrays(LOGITS, LABELS)
+    for name in ("predicted", "correct", "true_class"):
+        getattr(p, name)
+    assert "probabilities" not in p.__dict__
 
 
 def test_inputs_stay_as_they_are_and_arrays_are_read_only():
@@ -106,6 +156,7 @@ def test_take_and_subset():
     [
         ({"logits": None}, "either logits= or probabilities="),
         ({"labels": None}, "expected labels="),
+        ({"logits": 3.0}, r"shape \(members, samples, classes\), all ≥ 1, got \(\)"),
         ({"logits": LOGITS[0]}, r"shape \(members, samples, classes\)"),
         ({"logits": LOGITS[:, :, :1]}, "at least 2 classes"),
         ({"logits": "text"}, "as numbers"),

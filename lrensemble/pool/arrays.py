@@ -10,7 +10,7 @@ import secrets
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from lrensemble.predictions import Predictions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["import_arrays", "load_array"]
+__all__ = ["import_arrays", "load_array", "load_split"]
 
 Source = Any  # an array, a path, a sequence of either, or arrays by name
 
@@ -98,8 +98,7 @@ def import_arrays(
     members = _name_members(found["val"], found["test"], names)
     n_classes = _class_count(members)
     classes = tuple(map(str, range(n_classes))) if class_names is None else tuple(map(str, class_names))
-    if len(classes) != n_classes:
-        raise InputError(f"expected {n_classes} class names, one for each column of the outputs, got {len(classes)}")
+    _check_classes(classes, n_classes)
     labels = {split: _labels(values, split) for split, values in (("val", val_labels), ("test", test_labels))}
 
     def outputs(member: str) -> dict[str, npt.NDArray[np.float32]]:
@@ -142,11 +141,35 @@ def load_array(path: str | Path) -> npt.NDArray:
     return next(iter(arrays.values()))
 
 
+def load_split(path: str | Path) -> dict[str, npt.NDArray]:
+    """Read what networks say about a further split from an ``.npz`` file; nothing in the file is ever executed.
+
+    Returns
+    -------
+    dict
+        The arrays by name, as ``evaluate(shifts=)`` takes them: numbers, and texts (the names of the members).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, of another kind, or holds other values.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".npz":
+        raise InputError(f"{file}: expected an .npz file with arrays by name, got '{file.name}'")
+    return _read(file, _npz_arrays, "biufU")
+
+
 def _load(path: Path) -> dict[str, npt.NDArray]:
     """Arrays of a file by name; one array is named like the file."""
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise InputError(f"{path}: expected a file of type {', '.join(READERS)}, got '{path.suffix}'")
+    return _read(path, read, "biuf")
+
+
+def _read(path: Path, read: Callable[[Path], dict[str, npt.NDArray]], kinds: str) -> dict[str, npt.NDArray]:
+    """Read arrays, of NumPy's `kinds` of values only."""
     try:
         arrays = read(path)
     except InputError:
@@ -157,7 +180,7 @@ def _load(path: Path) -> dict[str, npt.NDArray]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: expected an array of numbers, got something else ({reason:.160})") from None
     for array in arrays.values():
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in kinds:
             raise InputError(f"{path}: expected numbers, got values of type {array.dtype}")
     return arrays
 
@@ -169,6 +192,11 @@ def _load_npy(path: Path) -> dict[str, npt.NDArray]:
 
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray]:
+    arrays = _npz_arrays(path)
+    return {path.stem: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+
+
+def _npz_arrays(path: Path) -> dict[str, npt.NDArray]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             _check_npy_size(archive, entry, path)
@@ -176,7 +204,7 @@ def _load_npz(path: Path) -> dict[str, npt.NDArray]:
         arrays = {key: content[key] for key in content.files}
     if not arrays:
         raise InputError(f"{path}: expected an array, got an archive without any")
-    return {path.stem: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
+    return arrays
 
 
 def _check_npy_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
@@ -185,6 +213,8 @@ def _check_npy_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise InputError(f"{path}: expected numbers in '{entry.filename}', got Python objects: save a numeric array")
     size = dtype.itemsize
     for length in shape:
         size *= int(length)
@@ -308,6 +338,16 @@ def _check_names(names: Sequence[str], count: int) -> None:
         raise InputError(
             f"expected member names that are unique, got '{repeated[0]}' {names.count(repeated[0]) or 2} times"
         )
+
+
+def _check_classes(classes: Sequence[str], count: int) -> None:
+    if len(classes) != count:
+        raise InputError(f"expected {count} class names, one for each column of the outputs, got {len(classes)}")
+    if not all(name.strip() for name in classes):
+        raise InputError("expected class names that are not empty, got an empty one")
+    repeated = [name for name, times in Counter(classes).items() if times > 1]
+    if repeated:
+        raise InputError(f"expected class names that are unique, got '{repeated[0]}' more than once")
 
 
 def _class_count(members: Mapping[str, Mapping[str, npt.NDArray]]) -> int:

@@ -29,7 +29,6 @@ __all__ = [
     "PoolHeader",
     "encode_member",
     "encode_pool",
-    "read_logits_into",
     "read_member",
     "read_member_header",
     "read_pool_header",
@@ -190,20 +189,13 @@ def encode_member(member: Member, pool: PoolHeader, weights_digest: str = "") ->
 
 
 def read_member_header(path: Path, root: Path, pool: PoolHeader) -> dict[str, Any]:
-    """Attributes of a member file by name (JSON ones parsed), checked; no array is read."""
-    with hdf5.open_safely(path, root) as file:
-        return _member_attributes(file, path, pool)
+    """Attributes of a member file by name (JSON ones parsed), checked; no array is read.
 
-
-def read_logits_into(
-    path: Path, root: Path, digests: Mapping[str, str], split: str, out: npt.NDArray[np.float32]
-) -> None:
-    """Read the logits of one split of a finished member into `out`, float32 (N, C), and check them.
-
-    `digests` are those of the member's header.
+    ``extents`` is added: where the logits of each split lie.
     """
     with hdf5.open_safely(path, root) as file:
-        _read_logits(file, f"logits/{split}", out, digests)
+        attributes = _member_attributes(file, path, pool)
+        return {**attributes, "extents": _logits_extents(file, attributes, pool)}
 
 
 def read_member(path: Path, root: Path, pool: PoolHeader) -> Member:
@@ -212,9 +204,9 @@ def read_member(path: Path, root: Path, pool: PoolHeader) -> Member:
         attributes = _member_attributes(file, path, pool)
         digests = attributes["digests"]
         logits: dict[str, npt.NDArray[np.float32]] = {}
-        for split in pool.labels if attributes["status"] == "done" else ():
-            logits[split] = np.empty((len(pool.labels[split]), len(pool.class_names)), "<f4")
-            _read_logits(file, f"logits/{split}", logits[split], digests)
+        for split, extent in _logits_extents(file, attributes, pool).items():
+            logits[split] = np.empty(extent.shape, "<f4")
+            file.read(extent, logits[split], finite=True)
         curves = [key for key in digests if key.startswith("history/")]
         history = {key.removeprefix("history/"): _read(file, key, HISTORY_TYPES, digests[key]) for key in curves}
         try:
@@ -279,19 +271,27 @@ def _digests(file: hdf5.SafeFile, attributes: Mapping[str, Any]) -> dict[str, st
     return attributes["digests"]
 
 
+def _logits_extents(file: hdf5.SafeFile, attributes: Mapping[str, Any], pool: PoolHeader) -> dict[str, hdf5.Extent]:
+    """Where the logits of a member lie, by split; empty when it diverged."""
+    extents = {}
+    for split in pool.labels if attributes["status"] == "done" else ():
+        key, shape = f"logits/{split}", (len(pool.labels[split]), len(pool.class_names))
+        extent = file.extent(key, attributes["digests"][key])
+        if extent.shape != shape:
+            raise file.damage(key, f"shape {shape}", f"{extent.shape}")
+        if extent.dtype != "<f4":
+            raise file.damage(key, "type <f4", extent.dtype)
+        extents[split] = extent
+    return extents
+
+
 def _read(file: hdf5.SafeFile, key: str, types: tuple[str, ...], digest: str) -> npt.NDArray:
-    dataset = file.dataset(key)
-    if dataset.ndim != 1 or dataset.dtype.str not in types:
-        raise file.damage(key, f"shape (T,) of type {' or '.join(types)}", f"{dataset.dtype} of shape {dataset.shape}")
-    out = np.empty(dataset.shape, dataset.dtype)
-    file.read_into(key, out, digest)
+    extent = file.extent(key, digest)
+    if len(extent.shape) != 1 or extent.dtype not in types:
+        raise file.damage(key, f"shape (T,) of type {' or '.join(types)}", f"{extent.dtype} of shape {extent.shape}")
+    out = np.empty(extent.shape, extent.dtype)
+    file.read(extent, out)
     return out
-
-
-def _read_logits(file: hdf5.SafeFile, key: str, out: npt.NDArray[np.float32], digests: Mapping[str, str]) -> None:
-    file.read_into(key, out, digests[key])
-    if not np.isfinite(out).all():
-        raise file.damage(key, "finite values", "NaN or infinity")
 
 
 def _labels(values: npt.ArrayLike, split: str, n_classes: int) -> npt.NDArray[np.int64]:

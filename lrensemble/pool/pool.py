@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,13 +22,15 @@ import numpy.typing as npt
 
 from lrensemble.errors import DamagedError, InputError, PoolError, PoolFormatError, UnknownNameError, lookup, nearest
 from lrensemble.files import write_bytes_atomic, write_text_atomic
+from lrensemble.memory import empty_array, free_bytes
 from lrensemble.pool import format as pool_format
 from lrensemble.pool import upkeep
-from lrensemble.pool.hdf5 import check_inside
+from lrensemble.pool.hdf5 import Stamp, check_inside, file_stamp
 from lrensemble.pool.member import Member, MemberSummary, check_name
 from lrensemble.pool.problems import FileDamageError, Problem, UnknownFormatError
+from lrensemble.pool.stored import StoredLogits, StoredMember, read_logits
 from lrensemble.pool.weights import encode_weights, read_weights
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import ArrayOutputs, Outputs, Predictions
 
 if TYPE_CHECKING:
     from lrensemble.ensemble import Ensemble
@@ -35,7 +39,9 @@ __all__ = ["Pool"]
 
 LOG = logging.getLogger("lrensemble")
 T = TypeVar("T")
-Stamp = tuple[int, int, int]
+
+SHARE = 0.5  # of the free memory, that predictions may take: what works on them needs room too
+MOST_THREADS = 4  # that read a pool: a few keep up with any disk
 
 
 class Pool:
@@ -54,6 +60,7 @@ class Pool:
     def __init__(self, path: Path, header: pool_format.PoolHeader) -> None:
         self.path = path
         self.problems: list[Problem] = []
+        self._verifying = False
         self._header = header
         self._known: dict[str, tuple[Stamp | None, dict[str, Any]]] = {}
 
@@ -213,8 +220,10 @@ class Pool:
         """All members without their arrays, sorted by name; reads attributes only."""
         return [self._summary(name, header) for name, header in self._headers().items()]
 
-    def predictions(self, split: str = "val", members: Sequence[str] | None = None) -> Predictions:
-        """Logits of the finished members on one split.
+    def predictions(
+        self, split: str = "val", members: Sequence[str] | None = None, *, in_memory: bool | None = None
+    ) -> Predictions:
+        """Logits of the finished members on one split, all of them verified.
 
         Parameters
         ----------
@@ -222,30 +231,36 @@ class Pool:
             ``"val"`` or ``"test"``.
         members
             Names, in the order wanted; all finished members, sorted by name, when not given.
+        in_memory
+            True keeps the logits in memory; False leaves them in their files, from which they are read again, member by
+            member, when they are asked for. None decides: in memory, if they take at most half of what is free.
 
         Raises
         ------
         PoolError
-            If there is no finished member.
+            If there is no finished member, or no room in memory where it is asked for.
         DamagedError
             If a member asked for by name is damaged. Without `members`, damaged ones are set aside and left out.
         """
         labels = self.labels(split)
-        names = self._finished() if members is None else [self._finished_one(name) for name in members]
-        if not names:
+        finished = self._finished() if members is None else [self._finished_one(name) for name in members]
+        if not finished:
             raise PoolError(f"{self.path}: expected at least one finished member, found none: train members first")
-        logits = np.empty((len(names), len(labels), self.n_classes), "<f4")
-        kept: list[str] = []
-        for name in names:
-            try:
-                self._read_logits(name, split, logits[len(kept)])
-                kept.append(name)
-            except FileDamageError:
-                if members is not None:
-                    raise
-        if not kept:
-            raise DamagedError(f"{self.path}: expected a readable member, found all {len(names)} damaged: train again")
-        return Predictions(tuple(kept), logits[: len(kept)], labels, split, self.fingerprint)
+        shape = (len(finished), len(labels), self.n_classes)
+        if in_memory is None:
+            in_memory = 4 * math.prod(shape) <= SHARE * free_bytes()
+        logits = empty_array(shape, "<f4", "the logits of all members") if in_memory else None
+        results = self._verified(finished, split, logits)
+        sound = self._without_damaged(results, leave_out=members is None)
+        outputs: Outputs
+        if logits is None:
+            outputs = StoredLogits(self.path, tuple(stored for _, stored in sound.values()), np.arange(len(labels)))
+        else:
+            for row, found in enumerate(sound):  # close the gaps of those that are left out
+                if row < found:
+                    logits[row] = logits[found]
+            outputs = ArrayOutputs(logits[: len(sound)])
+        return Predictions(tuple(name for name, _ in sound.values()), outputs, labels, split, self.fingerprint)
 
     def weights(self, member: str) -> dict[str, npt.NDArray]:
         """Weights of a member by name of the parameter.
@@ -315,8 +330,11 @@ class Pool:
     def verify(self) -> list[Problem]:
         """Read every file whole and return what is wrong; damaged members are set aside as by any reader."""
         earlier = self.problems
-        self.problems = []
-        upkeep.verify(self, self._record)
+        self.problems, self._verifying = [], True
+        try:
+            upkeep.verify(self, self._record)
+        finally:
+            self._verifying = False
         found, self.problems = self.problems, [*earlier, *(p for p in self.problems if p not in earlier)]
         return found
 
@@ -391,7 +409,14 @@ class Pool:
         return None
 
     def _read(self, path: Path, read: Callable[[dict[str, Any]], T]) -> T:
-        """Return ``read(header)`` for a member's file; set the file aside when it is damaged.
+        """Return ``read(header)`` for a member's file; set the file aside when it is damaged."""
+        try:
+            return self._attempt(path, read)
+        except FileDamageError as error:
+            raise FileDamageError(self._set_aside(path, error.problem)) from None
+
+    def _attempt(self, path: Path, read: Callable[[dict[str, Any]], T]) -> T:
+        """Return ``read(header)`` for a member's file; raise `FileDamageError` when it is damaged.
 
         Attributes are read again only if the file is another one than last time. When a writer replaces the file while
         it is read, the new one is read instead of blamed.
@@ -406,9 +431,9 @@ class Pool:
             except FileNotFoundError:
                 gone = Problem(f"members/{path.name}", "", "the file of a member", "none: it has just been moved")
                 raise FileDamageError(gone) from None
-            except FileDamageError as error:
+            except FileDamageError:
                 if _stamp(path) == stamp:
-                    raise FileDamageError(self._set_aside(path, error.problem)) from None
+                    raise
 
     def _existing(self, member: str) -> Path:
         """File of a member that must be there."""
@@ -422,18 +447,54 @@ class Pool:
             )
         return path
 
-    def _read_logits(self, member: str, split: str, out: npt.NDArray[np.float32]) -> None:
-        path = self._file(member)
-        self._read(path, lambda header: pool_format.read_logits_into(path, self.path, header["digests"], split, out))
+    def _verified(
+        self, finished: Sequence[str], split: str, logits: npt.NDArray[np.float32] | None
+    ) -> list[tuple[str, StoredMember | FileDamageError]]:
+        """Read the logits of finished members whole, into the rows of `logits` if given, and say where they lie.
+
+        Reading and hashing hold no lock of Python's, so several threads do it.
+        """
+
+        def verify(name: str, out: npt.NDArray[np.float32] | None) -> StoredMember | FileDamageError:
+            def read(header: dict[str, Any]) -> StoredMember:
+                self._check_finished(name, header)  # it may be another one by now
+                return read_logits(self._file(name), self.path, header["extents"][split], out)
+
+            try:
+                return self._attempt(self._file(name), read)
+            except FileDamageError as error:
+                return error
+
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as threads:
+            rows = logits if logits is not None else [None] * len(finished)
+            return list(zip(finished, threads.map(verify, finished, rows), strict=False))
+
+    def _without_damaged(
+        self, results: Sequence[tuple[str, StoredMember | FileDamageError]], *, leave_out: bool
+    ) -> dict[int, tuple[str, StoredMember]]:
+        """Set damaged members aside; return the others by row. Raise if none may be left out, or if all would be."""
+        sound = {}
+        for row, (name, result) in enumerate(results):
+            if isinstance(result, StoredMember):
+                sound[row] = name, result
+                continue
+            problem = self._set_aside(self._file(name), result.problem)
+            if not leave_out:
+                raise FileDamageError(problem)
+        if not sound:
+            raise DamagedError(f"{self.path}: expected readable members, found all {len(results)} damaged: train again")
+        return sound
 
     def _finished(self) -> list[str]:
         return [name for name, header in self._headers().items() if header["status"] == "done"]
 
     def _finished_one(self, member: str) -> str:
-        status = self._read(self._existing(member), lambda header: header["status"])
-        if status != "done":
-            raise PoolError(f"{self.path}: expected finished members, got '{member}', which diverged")
+        self._read(self._existing(member), lambda header: self._check_finished(member, header))
         return member
+
+    def _check_finished(self, member: str, header: Mapping[str, Any]) -> None:
+        if header["status"] != "done":
+            raise PoolError(f"{self.path}: expected finished members, got '{member}', which diverged")
 
     def _summary(self, name: str, header: Mapping[str, Any]) -> MemberSummary:
         values = {key: header[key] for key in (*pool_format.MEMBER_SCALARS, "epochs", "steps")}
@@ -450,22 +511,24 @@ class Pool:
             raise InputError(f"member '{member.id}': expected logits of shapes {expected} as in the pool, got {found}")
 
     def _set_aside(self, path: Path, problem: Problem) -> Problem:
+        if not os.path.lexists(path):  # another process was faster
+            return problem
         return self._record(upkeep.set_aside(self.path, path, problem))
 
     def _record(self, problem: Problem) -> Problem:
         if problem not in self.problems:
             self.problems.append(problem)
-            LOG.warning("%s: %s", self.path, problem)
+            if not self._verifying:  # whose caller is given them
+                LOG.warning("%s: %s", self.path, problem)
         return problem
 
 
 def _stamp(path: Path) -> Stamp | None:
     """Return what changes when a file is replaced; None when there is none."""
     try:
-        status = path.lstat()
+        return file_stamp(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _size(path: Path) -> int:
