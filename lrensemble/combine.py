@@ -6,19 +6,23 @@ With equal weights each is the textbook rule of that name (Kittler et al. 1998);
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lrensemble.errors import InputError, lookup
+from lrensemble.kernels import kernel
 
-__all__ = ["COMBINERS", "Combiner", "combine"]
+__all__ = ["COMBINERS", "Combiner", "combine", "combine_members"]
 
 TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of
 TIE = 1e-9  # share of the mean probability in rules that count votes: decides ties, and nothing else
 BLOCK = 4_000_000  # values that a rule in need of all members at once holds at a time
+AT_ONCE = 1 << 15  # values of the sum that members are added to in turn, so that they stay in the cache of a core
+SECONDS = 5e-10  # that numpy takes to add one value of a member, more than a kernel does
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
@@ -79,6 +83,23 @@ def combine(probabilities: Floats, weights: npt.ArrayLike | None = None, rule: s
     return combiner.function(p, w / w.sum())
 
 
+def combine_members(members: Any, weights: Doubles, rule: str) -> Doubles:
+    """`combine` for members that are read when they are asked for, so that not all need be in memory; not checked.
+
+    Parameters
+    ----------
+    members
+        What an array (K, N, C) of probabilities is to the rules: has a ``shape``, gives members (N, C) one by one when
+        iterated over, ``members[:, samples]``, shape (K, n, C), and the same one by one from ``members(samples)``;
+        ``in_memory`` says whether it is worth while to ask for few samples at a time.
+    weights
+        Shape (K,), all > 0.
+    rule
+        A key of `COMBINERS`.
+    """
+    return lookup(COMBINERS, rule, "combination rule").function(members, weights / weights.sum())
+
+
 def _mean_probability(p: Floats, w: Doubles) -> Doubles:
     return _normalised(_weighted_sum(p, w))
 
@@ -126,11 +147,24 @@ def _max(p: Floats, w: Doubles) -> Doubles:
 
 
 def _weighted_sum(p: Floats, w: Doubles) -> Doubles:
-    total, term = np.zeros(p.shape[1:]), np.empty(p.shape[1:])
-    for member, weight in zip(p, w, strict=True):
-        np.multiply(member, weight, out=term, dtype=np.float64)
-        total += term
+    k, n, c = p.shape
+    total = np.zeros((n, c))
+    step = max(1, AT_ONCE // c) if getattr(p, "in_memory", True) else n
+    fast = kernel("combine", SECONDS * k * n * c)
+    term = np.empty((0 if fast else min(step, n), c))
+    for start in range(0, n, step):
+        part = total[start : start + step]
+        for member, weight in zip(_members(p, slice(start, start + step)), w, strict=True):
+            if fast and member.dtype == np.float32 and member.flags.c_contiguous:
+                fast.add_weighted(member.ravel(), weight, part.ravel())
+            else:
+                part += np.multiply(member, weight, out=None if fast else term[: len(part)], dtype=np.float64)
     return total
+
+
+def _members(p: Floats, samples: slice) -> Iterable[Floats]:
+    """Each member on some of the samples."""
+    return p[:, samples] if isinstance(p, np.ndarray) else p.members(samples)
 
 
 def _weighted_sum_of_logs(p: Floats, w: Doubles) -> Doubles:
@@ -162,7 +196,8 @@ def _blocks(p: Floats) -> Iterator[slice]:
 
 
 def _normalised(rows: Doubles) -> Doubles:
-    return rows / rows.sum(axis=1, keepdims=True)
+    rows /= np.einsum("nc->n", rows)[:, None]  # rows are at the rule's disposal; `sum` is slow on few classes
+    return rows
 
 
 def _exp_normalised(log_rows: Doubles) -> Doubles:

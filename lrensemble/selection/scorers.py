@@ -7,7 +7,7 @@ chain of ``plus``, an enumeration of teams a tree of them, and both see the same
 Scores are computed in float64 from the float32 probabilities of the members. Under the mean of probabilities a team's
 probabilities are the sum over its members divided by their number (with repetition), so a running sum is all the state:
 
-- NLL needs only the probability of the true class, and is submodular: a gain once computed bounds all later ones;
+- NLL needs only the probability of the true class, and a parabola above the logarithm bounds all candidates at once;
 - accuracy needs a rival of the true class only while the duel is open, that is while some member could turn it.
 
 Any other metric or rule goes through the metric's own function and `combine`.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from functools import cached_property
 from math import log
 from typing import Self
 
@@ -24,17 +25,23 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.combine import combine
+from lrensemble.kernels import kernel
 from lrensemble.predictions import Predictions
 from lrensemble.selection.base import Objective, Task, near_best
+from lrensemble.selection.batches import mean_logs, wrong_counts
+from lrensemble.selection.duels import Duels, slabs
 
 __all__ = ["Scorer", "scorer_for"]
 
 Doubles = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
-MARGIN = 1e-6  # a bound has to clear zero by more than float32 rounding
-SLACK = 1e-9  # of bounds on NLL: more than any rounding, less than any difference that counts
-MANY = 8  # from this many candidates on, finding the open duels first pays
+SLACK = 1e-9  # between the two ways of summing NLL: more than any rounding
+FEW = 4  # candidates fewer than this are scored without a look at bounds
+AT_ONCE = 1 << 16  # numbers that bounds are computed of in one step, so that they stay in the cache of a core
+EPSILON, CONSTANT = 2.0**-52, 110.0  # as in the kernel of bounds
+SECONDS_A_LOG = 3e-9  # that numpy takes for one
 
 
 def scorer_for(task: Task) -> Scorer:
@@ -44,6 +51,8 @@ def scorer_for(task: Task) -> Scorer:
             return NllScorer(task.predictions)
         if task.objective.is_metric("accuracy"):
             return AccuracyScorer(task.predictions)
+        if task.objective.is_metric("brier"):
+            return BrierScorer(task.predictions)
         return MeanScorer(task.predictions, task.objective)
     return RuleScorer(task.predictions, task.objective, task.rule)
 
@@ -63,6 +72,14 @@ class Scorer(ABC):
         """Return what decides between candidates of equal score (higher is better)."""
         return np.zeros(len(candidates))
 
+    def team_scores(self, teams: Indices) -> Doubles | None:
+        """Return the score of this team with each of many added, (T, L), at one go; None where there is no such way."""
+        return None
+
+    def team_ties(self, teams: Indices) -> Doubles | None:
+        """Return what decides between teams of equal score, in the same way."""
+        return None
+
     def leaders(self, candidates: Indices) -> tuple[Indices, Doubles]:
         """Return the candidates whose score is the best up to rounding, and their scores."""
         scores = self.scores(candidates)
@@ -74,110 +91,100 @@ class NllScorer(Scorer):
     """−NLL of the mean of probabilities, from the true class alone."""
 
     def __init__(self, predictions: Predictions) -> None:
-        self._own = predictions.true_class
+        self._logs = MeanLogs(predictions.true_class)
         self._sum: Doubles = np.zeros(predictions.n_samples)
         self._size = 0
-        self._gains = np.full(predictions.n_members, np.inf)  # upper bounds of mean log(sum + own) − mean log(sum)
-        self._clips = bool(self._own.min() < TINY)  # then a clipped logarithm is not concave, and the bounds are none
-        self._buffer = np.empty_like(self._sum)
 
     def plus(self, member: int) -> Self:
         new = copy.copy(self)
-        new._sum = self._sum + self._own[member]
+        new._sum = self._sum + self._logs.own[member]
         new._size = self._size + 1
-        new._gains = self._gains.copy()
         return new
 
     def scores(self, candidates: Indices) -> Doubles:
-        return np.array([self._score(j) for j in candidates])
+        return self._logs.near(self._sum, self._size + 1, candidates)
+
+    def team_scores(self, teams: Indices) -> Doubles | None:
+        return mean_logs(self._logs.own, self._sum, self._size, teams)
 
     def leaders(self, candidates: Indices) -> tuple[Indices, Doubles]:
-        """Return the same as every scorer, but pass over candidates that their gain in an earlier round rules out.
-
-        The log-likelihood of a sum is submodular in its members, so gains only shrink (Minoux 1978, "lazy greedy").
-        """
-        if self._size == 0 or self._clips:
-            return super().leaders(candidates)
-        now = float(np.log(self._sum).mean())
-        scores = np.full(len(candidates), -np.inf)
-        best = -np.inf
-        for i in np.argsort(-self._gains[candidates], kind="stable"):
-            if now + self._gains[candidates[i]] - log(self._size + 1) < best - SLACK:
-                break
-            scores[i] = self._score(candidates[i])
-            self._gains[candidates[i]] = scores[i] + log(self._size + 1) - now
-            best = max(best, scores[i])
-        leading = near_best(scores)
-        return candidates[leading], scores[leading]
-
-    def _score(self, member: int) -> float:
-        return mean_log(self._sum, self._own[member], self._size + 1, self._buffer)
+        """Return the same as every scorer, but pass over candidates that an upper bound of their score rules out."""
+        size = self._size + 1
+        bounds = self._logs.bounds(self._sum, size, candidates)
+        order = np.argsort(-bounds, kind="stable")
+        found = self._logs.near(self._sum, size, candidates[order], bounds[order])
+        leading = candidates[np.sort(order[: len(found)][found >= found.max() - SLACK])]
+        exact = self._logs.exact(self._sum, size, leading)
+        best = near_best(exact)
+        return leading[best], exact[best]
 
 
 class AccuracyScorer(Scorer):
-    """Accuracy of the mean of probabilities; equals go by −NLL.
-
-    Probabilities are kept apart as those of the true class (M, N) and of its rivals (M, C−1, N), class by class: a
-    sample is right when its own sum exceeds that of every rival; of equal sums the lower class is predicted.
-    """
+    """Accuracy of the mean of probabilities, from the duels of the pool; equals go by −NLL."""
 
     def __init__(self, predictions: Predictions) -> None:
-        self._own = predictions.true_class
-        self._labels = predictions.labels
-        self._rivals = rivals_of(predictions)
-        self._own_sum: Doubles = np.zeros(predictions.n_samples)
-        self._rival_sum: Doubles = np.zeros(self._rivals.shape[1:])
+        self._duels = Duels.of(predictions)
+        self._logs = MeanLogs(self._duels.true_class)
+        self._sum: Doubles = np.zeros(predictions.n_samples)
+        self._rival_sum: Doubles = np.zeros(self._duels.rivals.shape[1])
         self._size = 0
-        self._bounds: list[npt.NDArray[np.float32]] = []  # made when first needed, shared by all teams
 
     def plus(self, member: int) -> Self:
         new = copy.copy(self)
-        new._own_sum = self._own_sum + self._own[member]
-        new._rival_sum = self._rival_sum + self._rivals[member]
+        new._sum = self._sum + self._logs.own[member]
+        new._rival_sum = self._rival_sum + self._duels.rivals[member]
         new._size = self._size + 1
         return new
 
     def scores(self, candidates: Indices) -> Doubles:
-        few = len(candidates) < MANY or self._size == 0
-        return (self._right(candidates) if few else self._right_by_duels(candidates)) / len(self._labels)
+        n = self._duels.n_samples
+        return (n - self._duels.lost(self._sum[self._duels.samples], self._rival_sum, candidates)) / n
 
     def ties(self, candidates: Indices) -> Doubles:
-        buffer = np.empty_like(self._own_sum)
-        return np.array([mean_log(self._own_sum, self._own[j], self._size + 1, buffer) for j in candidates])
+        ties = self._logs.near(self._sum, self._size + 1, candidates)
+        leading = ties >= ties.max(initial=-np.inf) - SLACK
+        ties[leading] = self._logs.exact(self._sum, self._size + 1, candidates[leading])
+        return ties
 
-    def _right(self, candidates: Indices) -> npt.NDArray[np.int64]:
-        """Count the samples that each candidate leaves right, from all of them."""
-        rivals, highest = np.empty_like(self._rival_sum), np.empty_like(self._own_sum)
-        counts = np.empty(len(candidates), dtype=np.int64)
-        for i, j in enumerate(candidates):
-            np.add(self._rival_sum, self._rivals[j], out=rivals)
-            np.max(rivals, axis=0, out=highest)
-            own = self._own_sum + self._own[j]
-            counts[i] = np.count_nonzero(own > highest)
-            equal = np.flatnonzero(own == highest)
-            if equal.size:  # rivals before the true class keep their index, those after it are one lower
-                counts[i] += np.count_nonzero(rivals[:, equal].argmax(axis=0) >= self._labels[equal])
-        return counts
+    def team_scores(self, teams: Indices) -> Doubles | None:
+        n, own_sum = self._duels.n_samples, self._sum[self._duels.samples]
+        wrong = wrong_counts(self._duels, own_sum, self._rival_sum, teams)
+        return None if wrong is None else (n - wrong) / n
 
-    def _right_by_duels(self, candidates: Indices) -> npt.NDArray[np.int64]:
-        """Count the same from the open duels (true class against one rival) alone: most are decided for all members."""
-        if not self._bounds:
-            self._bounds.extend(margin_bounds(self._own, self._rivals))
-        margin = self._own_sum - self._rival_sum
-        least, most = self._bounds
-        lost: npt.NDArray[np.bool_] = np.any(margin + most < -MARGIN, axis=0)
-        sample, rival = np.nonzero((margin + least <= MARGIN).T & ~lost[:, None])
-        position = rival * len(lost) + sample  # in a (C−1, N) table
-        first = np.flatnonzero(np.diff(sample, prepend=-1))  # duel of each sample that has one
-        own_sum, rival_sum = self._own_sum[sample], self._rival_sum.ravel()[position]
-        comes_before = rival < self._labels[sample]  # of equal sums the lower class is predicted
-        counts = np.full(len(candidates), len(lost) - np.count_nonzero(lost))
-        for i, j in enumerate(candidates if first.size else ()):
-            own = own_sum + self._own[j].take(sample)
-            theirs = rival_sum + self._rivals[j].ravel().take(position)
-            beaten = (theirs > own) | ((theirs == own) & comes_before)
-            counts[i] -= np.count_nonzero(np.logical_or.reduceat(beaten, first))
-        return counts
+    def team_ties(self, teams: Indices) -> Doubles | None:
+        return mean_logs(self._logs.own, self._sum, self._size, teams)
+
+
+class BrierScorer(Scorer):
+    """−Brier of the mean of probabilities, from one number for each pair of members.
+
+    With the gaps e_j = p_j − [c = y], the Brier score of a team T of size k is Σ_n Σ_c (Σ_j e_jnc / k)² / N, which is
+    the mean over pairs (i, j) in T × T of E_ij = Σ_n Σ_c e_inc e_jnc / N.
+    """
+
+    def __init__(self, predictions: Predictions) -> None:
+        self._products = gap_products(predictions)
+        self._row: Doubles = np.zeros(predictions.n_members)  # Σ E_ij over the members i of the team
+        self._total = 0.0  # the sum of E_ij over all pairs in it
+        self._size = 0
+
+    def plus(self, member: int) -> Self:
+        new = copy.copy(self)
+        new._total = float(self._total_with(np.array([member]))[0])
+        new._row = self._row + self._products[member]
+        new._size = self._size + 1
+        return new
+
+    def scores(self, candidates: Indices) -> Doubles:
+        return -self._total_with(candidates) / (self._size + 1) ** 2
+
+    def _total_with(self, candidates: Indices) -> Doubles:
+        return self._total + 2 * self._row[candidates] + self._products[candidates, candidates]
+
+    def team_scores(self, teams: Indices) -> Doubles | None:
+        pairs = sum(self._products[one[:, None], teams].sum(axis=1) for one in teams.T)
+        total = self._total + 2 * self._row[teams].sum(axis=1) + pairs
+        return -total / (self._size + teams.shape[1]) ** 2
 
 
 class MeanScorer(Scorer):
@@ -185,18 +192,18 @@ class MeanScorer(Scorer):
 
     def __init__(self, predictions: Predictions, objective: Objective) -> None:
         self._predictions, self._objective = predictions, objective
-        self._sum: Doubles = np.zeros(predictions.probabilities.shape[1:])
+        self._sum: Doubles = np.zeros((predictions.n_samples, predictions.n_classes))
 
     def plus(self, member: int) -> Self:
         new = copy.copy(self)
-        new._sum = self._sum + self._predictions.probabilities[member]
+        new._sum = self._sum + probabilities_of(self._predictions, member)
         return new
 
     def scores(self, candidates: Indices) -> Doubles:
         return np.array([self._objective.score(self._combined(j), self._predictions.labels) for j in candidates])
 
     def _combined(self, member: int) -> Doubles:
-        total = self._sum + self._predictions.probabilities[member]
+        total = self._sum + probabilities_of(self._predictions, member)
         total /= total.sum(axis=1, keepdims=True)
         return total
 
@@ -223,37 +230,109 @@ class RuleScorer(Scorer):
     def _combined(self, member: int) -> Doubles:
         counts = self.plus(member)._counts
         team = np.flatnonzero(counts)
-        return combine(self._predictions.probabilities[team], counts[team], self._rule)
+        members = np.stack([probabilities_of(self._predictions, j) for j in team])
+        return combine(members, counts[team], self._rule)
 
 
-def mean_log(total: Doubles, own: npt.NDArray[np.float32], size: int, buffer: Doubles) -> float:
-    """Mean over samples of log((total + own)/size), clipped as NLL is; `buffer` is spoilt."""
-    np.add(total, own, out=buffer)
-    np.maximum(buffer, TINY * size, out=buffer)
-    np.log(buffer, out=buffer)
-    return float(np.add.reduce(buffer)) / len(buffer) - log(size)
+class MeanLogs:
+    """Mean over samples of log((sum + own)/size), clipped as NLL is, where own is the true class of one member more.
+
+    `exact` takes a logarithm of each sample; `near` may use the kernel, and differs from it by rounding.
+    """
+
+    def __init__(self, own: Singles) -> None:
+        self.own = own
+        self._buffer: Doubles = np.empty(own.shape[1])
+
+    @cached_property
+    def _mean(self) -> Singles:
+        """Mean of all members, (N,), roughly."""
+        return np.full(len(self.own), 1 / len(self.own), dtype=np.float32) @ self.own
+
+    @cached_property
+    def _top(self) -> Singles:
+        """Most that any member has, (N,)."""
+        return self.own.max(axis=0)
+
+    def bounds(self, total: Doubles, size: int, members: Indices) -> Doubles:
+        """Upper bounds of the values for the members, at the price of a few values."""
+        n = len(total)
+        out = np.full(len(members), np.inf)
+        if len(members) < FEW:
+            return out
+        if fast := kernel("nll", SECONDS_A_LOG * n * len(members)):
+            rows = np.ascontiguousarray(members, dtype=np.int64)
+            fast.bounds_of_sums(total, self.own, rows, self._mean, self._top, size - 1, TINY * size, out)
+        else:
+            _bounds_of_sums(total, self.own, members, self._mean, self._top, size - 1, TINY * size, out)
+        return out / n - log(size)
+
+    def near(self, total: Doubles, size: int, members: Indices, bounds: Doubles | None = None) -> Doubles:
+        """Values for the members in turn; given upper bounds in falling order, only for those that may be best."""
+        n, count = len(total), len(members)
+        bounds = np.full(count, np.inf) if bounds is None else bounds
+        fast = kernel("nll", SECONDS_A_LOG * n * count)
+        out = np.empty(count)
+        if fast:
+            done = fast.sums_of_logs(
+                total,
+                self.own,
+                np.ascontiguousarray(members, dtype=np.int64),
+                (bounds + log(size)) * n,
+                SLACK * n,
+                TINY * size,
+                out,
+            )
+            return out[:done] / n - log(size)
+        best = -np.inf
+        for i, member in enumerate(members):
+            if bounds[i] < best - SLACK:
+                return out[:i]
+            out[i] = self._mean_log(total, self.own[member], size)
+            best = max(best, out[i])
+        return out
+
+    def exact(self, total: Doubles, size: int, members: Indices) -> Doubles:
+        return np.array([self._mean_log(total, self.own[j], size) for j in members], dtype=np.float64)
+
+    def _mean_log(self, total: Doubles, own: Singles, size: int) -> float:
+        buffer = self._buffer
+        np.add(total, own, out=buffer)
+        np.maximum(buffer, TINY * size, out=buffer)
+        np.log(buffer, out=buffer)
+        return float(np.add.reduce(buffer)) / len(buffer) - log(size)
 
 
-def rivals_of(predictions: Predictions) -> npt.NDArray[np.float32]:
-    """Probabilities of the classes other than the true one, in their order, shape (M, C−1, N)."""
-    m, n, c = predictions.probabilities.shape
-    classes = np.arange(c - 1)[:, None] + (np.arange(c - 1)[:, None] >= predictions.labels)
-    positions = np.arange(n) * c + classes
-    out = np.empty((m, c - 1, n), dtype=np.float32)
-    for member, target in zip(predictions.probabilities, out, strict=True):
-        np.take(member.ravel(), positions, out=target, mode="clip")  # "clip" writes to `out` without a copy
-    return out
+def _bounds_of_sums(
+    total: Doubles, own: Singles, members: Indices, mean: Singles, top: Singles, size: int, least: float, out: Doubles
+) -> None:
+    """Twin of the kernel of that name, which says what and why."""
+    n = len(total)
+    middle = 0.5 * (mean + total / size) if size else mean.astype(np.float64)
+    start = total + least
+    at = start + middle
+    slope, bend = 1 / at, 0.5 / (start + np.maximum(top, middle)) ** 2
+    constant = np.log(at).sum() - (middle * (slope + middle * bend)).sum()
+    u = slope + 2 * middle * bend
+    step = max(1, AT_ONCE // n)
+    for k in range(0, len(members), step):
+        p = own[members[k : k + step]].astype(np.float64)
+        out[k : k + step] = p @ u - np.square(p, out=p) @ bend
+    out += constant + EPSILON * (n + 8) * (CONSTANT * n + 3 * out)
 
 
-def margin_bounds(
-    own: npt.NDArray[np.float32], rivals: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Least and greatest margin over a rival that any member brings, each of shape (C−1, N)."""
-    least = np.full(rivals.shape[1:], np.inf, dtype=np.float32)
-    most = np.full(rivals.shape[1:], -np.inf, dtype=np.float32)
-    margin = np.empty_like(least)
-    for mine, theirs in zip(own, rivals, strict=True):
-        np.subtract(mine, theirs, out=margin)
-        np.minimum(least, margin, out=least)
-        np.maximum(most, margin, out=most)
-    return least, most
+def probabilities_of(predictions: Predictions, member: int | np.integer) -> npt.NDArray[np.float32]:
+    """Probabilities of one member, (N, C), for those who ask often: kept for all members of a pool in memory."""
+    return predictions.probabilities[member] if predictions.in_memory else predictions.member(int(member))
+
+
+def gap_products(predictions: Predictions) -> Doubles:
+    """Σ_n Σ_c (p_inc − [c = y_n]) (p_jnc − [c = y_n]) / N for each pair of members, shape (M, M)."""
+    total = np.zeros((predictions.n_members, predictions.n_members))
+    for start, members in slabs(predictions):
+        gap = members.astype(np.float64)
+        n = members.shape[1]
+        gap[:, np.arange(n), predictions.labels[start : start + n]] -= 1
+        flat = gap.reshape(len(gap), -1)
+        total += flat @ flat.T
+    return total / predictions.n_samples
