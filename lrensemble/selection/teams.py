@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,25 +37,31 @@ def _walk(scorer: Scorer, rest: Teams, size: int, sizes: range, found: dict[int,
 
 
 def team_scores(scorer: Scorer, teams: Teams) -> Doubles:
-    """Score of each team, shape (T,): a walk over the tree of their prefixes, so that neighbours share their sums."""
-    if teams.shape[1] == 1:
-        return scorer.scores(teams[:, 0])
-    starts = np.flatnonzero(np.diff(teams[:, 0], prepend=-1))
-    blocks = np.split(teams, starts[1:])
-    return np.concatenate([team_scores(scorer.plus(block[0, 0]), block[:, 1:]) for block in blocks])
+    """Score of each team, shape (T,): at one go where the scorer can, else by a walk over the tree of prefixes."""
+    scores = scorer.team_scores(teams)
+    return _by_prefix(scorer, teams, lambda team, last: team.scores(last)) if scores is None else scores
 
 
 def best_team(scorer: Scorer, groups: Iterable[tuple[Teams, Doubles]]) -> npt.NDArray[np.intp]:
     """Return the best of (teams, scores) of rising size; equals go by tie, then to the smaller team, lower indices."""
     keys, leaders = [], []
     for teams, scores in groups:
-        leading = np.flatnonzero(near_best(scores))
-        ties = np.array([_tie(scorer, team) for team in teams[leading]])
-        first = leading[near_best(ties)][0]
-        keys.append((float(scores[first]), float(ties.max())))
-        leaders.append(teams[first])
+        leading = teams[near_best(scores)]
+        ties = _team_ties(scorer, leading)
+        keys.append((float(scores.max()), float(ties.max())))
+        leaders.append(leading[near_best(ties)][0])
     return leaders[first_best(keys)]
 
 
-def _tie(scorer: Scorer, team: npt.NDArray[np.intp]) -> float:
-    return float(reduce(lambda so_far, member: so_far.plus(member), team[:-1], scorer).ties(team[-1:])[0])
+def _team_ties(scorer: Scorer, teams: Teams) -> Doubles:
+    ties = scorer.team_ties(teams)
+    return _by_prefix(scorer, teams, lambda team, last: team.ties(last)) if ties is None else ties
+
+
+def _by_prefix(scorer: Scorer, teams: Teams, value: Callable[[Scorer, Teams], Doubles]) -> Doubles:
+    """Value of each team, from its last member and the scorer of those before it, which neighbours share."""
+    if teams.shape[1] == 1:
+        return value(scorer, teams[:, 0])
+    starts = np.flatnonzero(np.diff(teams[:, 0], prepend=-1))
+    blocks = np.split(teams, starts[1:])
+    return np.concatenate([_by_prefix(scorer.plus(block[0, 0]), block[:, 1:], value) for block in blocks])
