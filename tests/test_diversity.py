@@ -391,8 +391,8 @@ def test_wrong_options_are_refused_in_one_line(options, says):
 
 
 def test_unknown_metric_names_the_choices():
-    with pytest.raises(UnknownNameError, match="CK, QS, BD, FK, KW, GD"):
-        team_diversity(GOOD, TRUE, [(0, 1)], "XX")
+    with pytest.raises(UnknownNameError, match=r"unknown diversity metric 'xx': .*CK, QS, BD, FK, KW, GD"):
+        team_diversity(GOOD, TRUE, [(0, 1)], "xx")
     np.testing.assert_array_equal(
         team_diversity(GOOD, TRUE, [(0, 1)], "bd"), team_diversity(GOOD, TRUE, [(0, 1)], "BD")
     )

@@ -627,6 +627,15 @@ def test_a_failing_member_is_named(trouble, jobs, message, digits, tmp_path):
     assert len(lre.Pool.open(tmp_path)) == 2
 
 
+def test_a_training_that_fails_before_the_first_member_can_be_run_again(digits, tmp_path):
+    call = {"policies": "FIX(0.01)", "path": tmp_path / "pool", **QUIET}
+    with pytest.raises(TrainingError, match="no luck"):
+        lre.train_pool(digits, model=lambda input_shape, n_classes: Trouble(n_classes, fail), **call)
+    assert [path.name for path in (tmp_path / "pool").iterdir() if path.is_file()] == ["pool.h5"]
+    assert len(lre.Pool.open(tmp_path / "pool")) == 0
+    assert len(lre.train_pool(digits, model="mlp(hidden=4)", **call)) == 1
+
+
 def test_a_lost_worker_is_explained(digits, tmp_path):
     call = {"policies": ["FIX(0.01)", "FIX(0.02)"], "path": tmp_path, **QUIET, "jobs": 2}
     with pytest.raises(TrainingError, match=r"a worker process was lost.*again.*fewer jobs"):

@@ -1,6 +1,6 @@
 """How differently the members of a team behave: measures over pairs of members, focal diversity, and their table."""
 
-from lrensemble.diversity.focal import focal_diversity
+from lrensemble.diversity.focal import FocalTables, focal_diversity
 from lrensemble.diversity.measures import DIVERSITY, DiversityMetric
 from lrensemble.diversity.probabilities import probability_disagreement
 from lrensemble.diversity.tables import PairTables
@@ -9,6 +9,7 @@ from lrensemble.diversity.teams import all_teams, team_diversity
 __all__ = [
     "DIVERSITY",
     "DiversityMetric",
+    "FocalTables",
     "PairTables",
     "all_teams",
     "focal_diversity",

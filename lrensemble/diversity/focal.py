@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
+from lrensemble.diversity.measures import DiversityMetric
 from lrensemble.diversity.tables import PairTables
 from lrensemble.diversity.teams import TeamList, group_by_size, measure
 
-__all__ = ["focal_diversity"]
+__all__ = ["FocalTables", "focal_diversity"]
 
+Doubles = npt.NDArray[np.float64]
+Teams = npt.NDArray[np.intp]  # (T, L): T teams of L distinct members, rows rise
 NEUTRAL = 0.5  # of a focal member that says nothing: never wrong, or all teams alike
 SPREAD = 1e-12  # a smaller range of scores is rounding
 
@@ -26,7 +31,7 @@ def focal_diversity(
     counts ½.
 
     Scores compare teams of one size within the list that was given. QS tells little here: f is never right on its
-    negative samples, so each of its pairs is 0/0 and counts 0.
+    negative samples, so that its own pairs are 0/0 and count 0; only those of the others say something.
 
     Parameters
     ----------
@@ -44,33 +49,61 @@ def focal_diversity(
         As `team_diversity`.
     """
     chosen = measure(metric)
-    predicted, true = np.asarray(predicted_labels), np.asarray(labels)
-    tables = PairTables(predicted, true)
-    groups = group_by_size(teams, tables.n_members)
-    ranks = [_ranks(tables.n_right[group]) for _, group in groups]
-    totals = [np.zeros(len(group)) for _, group in groups]
-    for f, wrong in enumerate(~tables.right):
-        negatives = PairTables(predicted[:, wrong], true[wrong]) if wrong.any() else None
-        for (_, group), rank, total in zip(groups, ranks, totals, strict=True):
-            holds = group == f
-            with_f = holds.any(axis=1)
-            if with_f.any():
-                raw = chosen.function(negatives, group[with_f]) if negatives else np.zeros(with_f.sum())
-                total[with_f] += rank[holds] * _scaled(raw if chosen.higher_is_more_diverse else -raw)
+    tables = FocalTables(predicted_labels, labels)
     scores = np.empty(len(teams))
-    for (positions, _), rank, total in zip(groups, ranks, totals, strict=True):
-        scores[positions] = total / rank.sum(axis=1)
+    for positions, group in group_by_size(teams, tables.whole.n_members):
+        scores[positions] = tables.scores(group, chosen)
     return scores
 
 
-def _ranks(accuracy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+class FocalTables:
+    """Pair tables of all samples, and of the negative samples of each member: made once, they serve every measure.
+
+    Parameters
+    ----------
+    predicted, labels
+        As in `PairTables`.
+
+    Attributes
+    ----------
+    whole
+        Tables over all samples.
+    """
+
+    def __init__(self, predicted: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+        self.whole = PairTables(predicted, labels)
+        self._negatives = tuple(_negatives(np.asarray(predicted), np.asarray(labels), self.whole))
+
+    def scores(self, teams: Teams, metric: DiversityMetric) -> Doubles:
+        """FQ score of each team, shape (T,); the teams (T, L) are of one size, see `focal_diversity`."""
+        n_members, size = len(self._negatives), teams.shape[1]
+        ranks = _ranks(self.whole.n_right, teams).ravel()
+        places = np.argsort(teams.ravel().astype(np.min_scalar_type(n_members)), kind="stable")  # by member
+        ends = np.cumsum(np.bincount(teams.ravel(), minlength=n_members))[:-1]
+        total = np.zeros(len(teams))
+        for tables, places_of_f in zip(self._negatives, np.split(places, ends), strict=True):
+            with_f = places_of_f // size
+            if with_f.size:
+                raw = metric.function(tables, teams[with_f]) if tables else np.zeros(with_f.size)
+                total[with_f] += ranks[places_of_f] * _scaled(raw if metric.higher_is_more_diverse else -raw)
+        return total / (size * (size + 1) / 2)
+
+
+def _negatives(predicted: npt.NDArray, labels: npt.NDArray, whole: PairTables) -> Iterator[PairTables | None]:
+    """Tables over the samples that each member gets wrong; None for a member that is never wrong."""
+    for wrong in ~whole.right:
+        yield PairTables(predicted[:, wrong], labels[wrong]) if wrong.any() else None
+
+
+def _ranks(accuracy: Doubles, teams: Teams) -> Doubles:
     """Rank of each member within its team, shape (T, L): 1 = least accurate, equals share the mean of their ranks."""
-    below = (accuracy[:, None, :] < accuracy[:, :, None]).sum(axis=2)
-    equal = (accuracy[:, None, :] == accuracy[:, :, None]).sum(axis=2)
-    return below + (equal + 1) / 2
+    above = (accuracy[:, None] > accuracy) + (accuracy[:, None] == accuracy) / 2  # (i, j): what j adds to the rank of i
+    rows, columns = np.ascontiguousarray(teams.T) * len(accuracy), np.ascontiguousarray(teams.T)
+    ranks = [0.5 + sum(above.ravel().take(row + column) for column in columns) for row in rows]
+    return np.stack(ranks, axis=1)
 
 
-def _scaled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _scaled(values: Doubles) -> Doubles:
     low, high = values.min(), values.max()
     if high - low < SPREAD:
         return np.full(len(values), NEUTRAL)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from lrensemble.diversity.teams import TeamList, group_by_size
 from lrensemble.errors import InputError
 
-__all__ = ["probability_disagreement"]
+__all__ = ["jensen_shannon_distances", "probability_disagreement"]
 
 Doubles = npt.NDArray[np.float64]
+Member = Callable[[int], npt.NDArray[np.float32]]
+TINY = float(np.finfo(np.float32).tiny)  # its logarithm is taken in place of that of 0, which 0 log 0 = 0 does not need
 
 
 def probability_disagreement(probabilities: npt.ArrayLike, teams: TeamList) -> Doubles:
@@ -47,6 +51,33 @@ def probability_disagreement(probabilities: npt.ArrayLike, teams: TeamList) -> D
             mean = sum((p[i].astype(np.float64) for i in team), np.zeros(p.shape[1:])) / len(team)
             values[position] = _mean_entropy(mean) - own[team].mean()
     return np.maximum(values, 0.0)  # rounding can leave −1e-17
+
+
+def jensen_shannon_distances(member: Member, n_members: int) -> Doubles:
+    """Root of the mean Jensen–Shannon divergence of each pair of members, shape (M, M), 0…√ln 2; it is a metric.
+
+    Endres & Schindelin 2003. Logarithms are float32, sums float64; ``member(i)`` gives probabilities (N, C), and is
+    called M²/2 times, so that no more than two members are held at a time.
+    """
+    table = np.zeros((n_members, n_members))
+    own = np.zeros(n_members)
+    for i in range(n_members):
+        p = member(i)
+        mean, logs = np.empty_like(p), np.empty_like(p)
+        own[i] = _entropy(p, logs)
+        for j in range(i):
+            np.add(p, member(j), out=mean)
+            mean *= 0.5
+            table[i, j] = table[j, i] = _entropy(mean, logs) - (own[i] + own[j]) / 2
+    return np.sqrt(np.maximum(table, 0.0))
+
+
+def _entropy(p: npt.NDArray[np.float32], logs: npt.NDArray[np.float32]) -> float:
+    """Mean over samples of −Σ p log p; `logs` is spoilt."""
+    np.maximum(p, TINY, out=logs)
+    np.log(logs, out=logs)
+    logs *= p
+    return -float(logs.sum(dtype=np.float64)) / len(p)
 
 
 def _mean_entropy(p: Doubles) -> float:

@@ -86,7 +86,8 @@ def team_diversity(
 
 def measure(name: str) -> DiversityMetric:
     """Entry of `DIVERSITY` by its name in any case; raises `UnknownNameError` with the choices."""
-    return lookup(DIVERSITY, str(name).upper(), "diversity metric")
+    upper = str(name).upper()
+    return lookup(DIVERSITY, upper if upper in DIVERSITY else str(name), "diversity metric")
 
 
 def group_by_size(teams: TeamList, n_members: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:

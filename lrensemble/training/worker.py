@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from lrensemble.data import Split, Splits
-from lrensemble.errors import LREnsembleError, TrainingError
+from lrensemble.errors import LREnsembleError, TrainingError, first_line
 from lrensemble.models import ModelLike, architecture_digest, build_model
 from lrensemble.policies import Policy
 from lrensemble.pool import Member, Pool
@@ -106,8 +107,9 @@ def train_member(task: Task, splits: Splits, setting: Setting, report: Report) -
     except LREnsembleError as error:
         raise TrainingError(f"member '{task.id}': {error}") from error
     except Exception as error:
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        raise TrainingError(f"member '{task.id}': training failed ({type(error).__name__}: {reason})") from error
+        raise TrainingError(
+            f"member '{task.id}': training failed ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Event:
@@ -135,7 +137,9 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
         run=run,
         on_epoch=on_epoch,
     )
+    start = time.perf_counter()
     logits = {} if run.diverged else {name: loop.predict(model, data[name].x).cpu().numpy() for name in ("val", "test")}
+    pace = (time.perf_counter() - start) / max(sum(map(len, logits.values())), 1)
     if not all(np.isfinite(values).all() for values in logits.values()):
         run.diverged, logits = True, {}
     pool.add(
@@ -152,7 +156,12 @@ def _train(task: Task, splits: Splits, setting: Setting, report: Report) -> Even
             parameters=task.parameters,
             flops=task.flops,
             asked=task.asked,
-            extra={"architecture": task.architecture, "device": device.type, "torch": torch.__version__},
+            extra={
+                "architecture": task.architecture,
+                "device": device.type,
+                "torch": torch.__version__,
+                "seconds_per_sample": 0.0 if run.diverged else pace,
+            },
         ),
         _weights(model) if setting.save_weights and not run.diverged else None,
     )
