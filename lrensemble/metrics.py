@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lrensemble.calibration import safe_temperature, tempered_nll
 from lrensemble.errors import InputError
 
 __all__ = [
@@ -203,33 +204,19 @@ def calibrated_nll(probabilities: Floats, labels: Ints, *, seed: int = 0) -> flo
 
     Tells how good the ranking of the classes is once over- or under-confidence is taken out (Ashukha et al. 2020).
     Probabilities become softmax(log p / T), 0.01 ≤ T ≤ 100. The halves are drawn with `seed`, so the score depends on
-    the order of samples. A single sample leaves nothing to fit on: T = 1.
+    the order of samples. A half without an error, or a single sample, leaves nothing to fit on: T = 1.
     """
     p, y = _checked(probabilities, labels)
     z = np.log(np.clip(p.astype(np.float64), TINY, None))
     if len(y) == 1:
-        return _tempered_nll(0.0, z, y)
+        return tempered_nll(z, y, 1.0)
     order = np.random.default_rng(seed).permutation(len(y))
     halves = order[: len(y) // 2], order[len(y) // 2 :]
     total = sum(
-        len(score) * _tempered_nll(_fit_log_temperature(z[fit], y[fit]), z[score], y[score])
+        len(score) * tempered_nll(z[score], y[score], safe_temperature(z[fit], y[fit]))
         for fit, score in (halves, halves[::-1])
     )
     return float(total / len(y))
-
-
-def _fit_log_temperature(z: npt.NDArray[np.float64], y: Ints) -> float:
-    from scipy.optimize import minimize_scalar
-
-    # NLL is convex in 1/T, hence has one valley in log T: a bounded search along the line finds it.
-    bound = np.log(100.0)
-    return float(minimize_scalar(_tempered_nll, bounds=(-bound, bound), args=(z, y), method="bounded").x)
-
-
-def _tempered_nll(log_temperature: float, z: npt.NDArray[np.float64], y: Ints) -> float:
-    scaled = z * np.exp(-log_temperature)
-    scaled -= scaled.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]).mean())
 
 
 def _gap(counts: Ints, confidence: Floats, right: Floats) -> float:

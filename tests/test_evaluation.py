@@ -1,5 +1,6 @@
 """Evaluation: statistics against statsmodels and scipy, systems, verdicts, degenerate pools, JSON."""
 
+import itertools
 import json
 import tracemalloc
 from dataclasses import replace
@@ -10,17 +11,23 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_helpers import naive_best, naive_greedy
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
+from lrensemble.cli.main import main
 from lrensemble.combine import COMBINERS
 from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, PoolError, UnknownNameError
 from lrensemble.evaluation import Report, Score, bootstrap_means, evaluate, mcnemar, percentile_interval
-from lrensemble.evaluation import baselines as baselines_module
+from lrensemble.evaluation import control as control_module
+from lrensemble.evaluation import equivalent as equivalent_module
 from lrensemble.evaluation import statistics as statistics_module
+from lrensemble.evaluation.equivalent import equivalent_size, random_team_curve
 from lrensemble.evaluation.verdict import reliable_direction, write_verdict
 from lrensemble.metrics import METRICS
+from lrensemble.pool import import_arrays
 from lrensemble.predictions import Predictions
+from lrensemble.selection import select
 
 BEST, ORACLE = "best single (validation)", "best single (test, oracle)"
 
@@ -138,6 +145,7 @@ def test_rows_and_their_scores():
         ORACLE,
         "top-3 (validation)",
         "whole pool",
+        "team of 3 (test, oracle)",
         "mean single",
     ]
     for name, ensemble in (("greedy (nll)", first), ("diversity (nll)", second), ("whole pool", team(test.ids))):
@@ -203,13 +211,6 @@ def test_chosen_metrics_only():
         evaluate(test, team(["m1"]), validation=val, metrics=["briar"])
 
 
-def test_teams_in_blocks_of_samples(monkeypatch):
-    val, test = world()
-    whole = evaluate(test, team(["m1", "m3", "m4"]), validation=val, bootstrap=100)
-    monkeypatch.setattr(baselines_module, "BLOCK", 200)
-    assert evaluate(test, team(["m1", "m3", "m4"]), validation=val, bootstrap=100) == whole
-
-
 @pytest.mark.parametrize("rule", COMBINERS)
 def test_every_rule_can_be_evaluated(rule):
     val, test = world(n=60)
@@ -267,6 +268,7 @@ class FakePool:
                 seed=i % self.seeds,
                 parameters=100,
                 flops=7 if i else 0,
+                extra={},
             )
             for i, name in enumerate(self.data["val"].ids)
         ]
@@ -312,6 +314,28 @@ def test_validation_in_another_order_is_put_in_order():
     shuffled = val.take(["m5", "m0", "m3", "m1", "m4", "m2"])
     expected = evaluate(test, team(["m1", "m2"]), validation=val, bootstrap=100)
     assert evaluate(test, team(["m1", "m2"]), validation=shuffled, bootstrap=100) == expected
+
+
+def test_pools_that_stay_on_disk_give_the_same_report(tmp_path):
+    val, test = world(m=5, n=60)
+    pool = import_arrays(
+        tmp_path / "p", val_logits=val.logits, test_logits=test.logits, val_labels=val.labels, test_labels=test.labels
+    )
+    ensemble = select(pool, calibrate="members")
+    whole, stored = (
+        evaluate(
+            pool.predictions("test", in_memory=in_memory),
+            ensemble,
+            validation=pool.predictions("val", in_memory=in_memory),
+            bootstrap=100,
+            control=a_control(test, m=4),
+        )
+        for in_memory in (True, False)
+    )
+    kept = tuple(row for row in whole.rows if not row.system.startswith("team of"))
+    assert stored.rows == kept
+    assert stored.members == whole.members
+    assert stored.deep_equivalent == whole.deep_equivalent
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -460,7 +484,11 @@ VAL, TEST = world(n=40)
     [
         ({"validation": None}, InputError, "expected validation= beside test predictions"),
         ({"validation": VAL.take(["m0", "m1"])}, InputError, "same members"),
-        ({"validation": Predictions(TEST.ids, TEST.logits, TEST.labels)}, InputError, "validation predictions again"),
+        (
+            {"validation": Predictions.from_arrays(TEST.logits, TEST.labels, ids=TEST.ids)},
+            InputError,
+            "validation predictions again",
+        ),
         ({"validation": world(c=5, n=40)[0]}, InputError, "as many classes"),
         ({"source": FakePool(VAL, TEST, 2)}, InputError, "only beside bare predictions"),
         ({"ensembles": []}, InputError, "one ensemble or more"),
@@ -484,7 +512,7 @@ def test_refusals(options, error, message):
 
 
 def test_other_pools_are_refused():
-    val, test = (Predictions(p.ids, p.logits, p.labels, p.split, mark) for p, mark in ((VAL, "aaaa"), (TEST, "bbbb")))
+    val, test = (replace(p, fingerprint=mark) for p, mark in ((VAL, "aaaa"), (TEST, "bbbb")))
     with pytest.raises(InputError, match="different pools"):
         evaluate(test, team(["m0"]), validation=val)
     with pytest.raises(PoolError, match="another pool"):
@@ -558,7 +586,7 @@ def test_report_without_intervals_still_reads(report):
 
     rows = tuple(replace(row, metrics=bare(row.metrics)) for row in report.rows)
     comparisons = tuple(replace(c, differences=bare(c.differences), p_value=None) for c in report.comparisons)
-    assert str(replace(report, rows=rows, comparisons=comparisons)).count("–") == 1 + 2  # no gain of the reference …
+    assert str(replace(report, rows=rows, comparisons=comparisons)).count("–") == 1 + 3  # no gain of the reference …
     text = write_verdict(rows[0], report.row(report.reference), comparisons[0], n_test=300, confidence=0.95)
     assert "interval unknown to unknown, McNemar p unknown" in text
     assert reliable_direction(comparisons[0], 0.95) == 0
@@ -567,3 +595,336 @@ def test_report_without_intervals_still_reads(report):
 def test_unknown_system_names_the_choices(report):
     with pytest.raises(UnknownNameError, match="whole pool"):
         report.row("whole pol")
+
+
+# --- what further selection could gain, and what networks are worth ---------------------------------------------------
+
+
+def test_team_found_on_test_is_the_naive_greedy_one():
+    val, test = world(m=7, n=120)
+    report = evaluate(test, team(["m1", "m3", "m4"]), validation=val, bootstrap=100)
+    picked, keys = naive_greedy(test, "accuracy", "mean_probability", size=3, rounds=50)
+    kept = picked[: 1 + naive_best(keys)]
+    row = report.row("team of 3 (test, oracle)")
+    assert dict(zip(row.members, row.weights, strict=True)) == pytest.approx(
+        {f"m{j}": kept.count(j) / len(kept) for j in set(kept)}
+    )
+    assert row.role == "oracle"
+    assert not [r for r in evaluate(test, team(["m2"]), validation=val, bootstrap=100).rows if "team of" in r.system]
+
+
+def test_random_team_curve_is_the_mean_over_teams():
+    _, test = world(m=3, n=80)
+    rng = np.random.default_rng(0)
+    curve = random_team_curve(test, np.arange(80), [1, 2, 3], 150, rng)
+    for size, value in zip((1, 2, 3), curve, strict=True):
+        teams = itertools.combinations(range(3), size)
+        scores = [METRICS["calibrated_nll"](test.probabilities[list(t)].mean(axis=0), test.labels) for t in teams]
+        assert value == pytest.approx(np.mean(scores), abs=0.02)
+
+
+def test_equivalent_of_random_teams_themselves_is_their_size():
+    val, test = world(m=12, n=400, shared=0.5)
+    report = evaluate(test, [team(test.ids[:4]), team(test.ids), team(["m0"])], validation=val, bootstrap=100)
+    found = report.deep_equivalent["systems"]
+    assert 2.5 < found["greedy (nll)"]["members"] < 6.5
+    assert found["greedy (nll) #2"]["members"] == pytest.approx(12, abs=0.1)
+    assert found["greedy (nll) #3"]["members"] < 2
+    assert report.deep_equivalent["sizes"] == [1, 2, 3, 4, 6, 8, 12]
+    assert np.all(np.diff(report.deep_equivalent["curve"]) <= 0)
+    assert report.deep_equivalent["draws"] == 10
+    assert "Deep-ensemble equivalent: greedy (nll)" in " ".join(str(report).split())
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (0.6, (1, "<")),
+        (0.5, (1, "")),
+        (0.45, (2**0.5, "")),
+        (0.4, (2, "")),
+        (0.35, (8**0.5, "")),
+        (0.3, (4, "")),
+        (0.2, (4, ">")),
+    ],
+)
+def test_equivalent_size_between_sizes(score, expected):
+    size, bound = equivalent_size(score, [1, 2, 4], np.array([0.5, 0.4, 0.3]))
+    assert (size, bound) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_the_whole_pool_is_worth_itself_in_whatever_order_it_is_summed():
+    for seed in range(12):
+        val, test = world(m=7, n=60, seed=seed)
+        found = evaluate(test, team(test.ids), validation=val, bootstrap=100).deep_equivalent
+        if np.argmin(found["curve"]) == len(found["curve"]) - 1:  # else a smaller team is as good
+            assert found["systems"]["greedy (nll)"] == {"members": 7.0, "bound": ""}
+
+
+def test_equivalents_of_large_test_sets_take_a_share_of_the_samples(monkeypatch):
+    monkeypatch.setattr(equivalent_module, "MOST_VALUES", 400)
+    monkeypatch.setattr(equivalent_module, "MOST_WORK", 1)
+    val, test = world(m=5, n=200)
+    found = evaluate(test, team(["m0", "m1"]), validation=val, bootstrap=100).deep_equivalent
+    assert (found["samples"], found["draws"]) == (50, 3)
+    assert evaluate(test, team(["m0", "m1"]), validation=val, bootstrap=100).deep_equivalent == found
+
+
+# --- further splits ---------------------------------------------------------------------------------------------------
+
+
+def test_shifted_data_are_scored_like_test_data():
+    val, test = world()
+    _, shifted = world(skill=1.0, seed=5, n=150)
+    ensemble = team(["m1", "m3"])
+    report = evaluate(test, ensemble, validation=val, bootstrap=200, shifts={"blurred": shifted})
+    (shift,) = report.shifts
+    assert (shift.name, shift.n_samples, shift.labelled) == ("blurred", 150, True)
+    assert [score.system for score in shift.scores] == ["greedy (nll)", BEST, "whole pool"]
+    as_test = evaluate(replace(shifted, split="other"), ensemble, validation=val, bootstrap=200)
+    for score in shift.scores:
+        for name in ("accuracy", "nll", "ece"):
+            assert score.metrics[name].value == pytest.approx(as_test.row(score.system).metrics[name].value)
+    p = ensemble.probabilities(shifted)
+    single = shifted.probabilities[shifted.indices(report.row(BEST).members)[0]]
+    gain = METRICS["accuracy"](p, shifted.labels) - METRICS["accuracy"](single, shifted.labels)
+    assert shift.scores[0].gain.value == pytest.approx(gain)
+    assert shift.scores[0].gain.low <= gain <= shift.scores[0].gain.high
+    assert shift.scores[1].gain is None
+    assert_sound(report)
+    assert "split 'blurred', 150 samples" in str(report)
+
+
+def test_further_splits_are_put_in_the_order_of_the_pool():
+    val, test = world()
+    _, shifted = world(skill=1.0, seed=5)
+    order = [3, 0, 5, 1, 2, 4]
+    arrays = {
+        "probabilities": shifted.probabilities[order],
+        "labels": shifted.labels,
+        "members": np.array([f"m{j}" for j in order]),
+    }
+    ways = [
+        shifted,
+        shifted.take([f"m{j}" for j in order]),
+        arrays,
+        {"logits": shifted.logits, "labels": shifted.labels},
+    ]
+    reports = [evaluate(test, team(["m1"]), validation=val, bootstrap=100, shifts={"a": way}) for way in ways]
+    for report in reports[1:]:
+        for ours, theirs in zip(report.shifts[0].scores, reports[0].shifts[0].scores, strict=True):
+            assert ours.metrics["nll"].value == pytest.approx(theirs.metrics["nll"].value, rel=1e-6)
+
+
+@pytest.mark.parametrize("labels", [None, "minus one"])
+def test_unknown_classes_are_told_by_doubt(labels):
+    val, test = world(n=200)
+    rng = np.random.default_rng(0)
+    arrays = {"logits": 0.7 * rng.normal(size=(6, 90, 8))} | ({} if labels is None else {"labels": np.full(90, -1)})
+    report = evaluate(test, team(["m1", "m2"]), validation=val, bootstrap=100, shifts={"noise": arrays})
+    (shift,) = report.shifts
+    assert not shift.labelled
+    other = Predictions.from_arrays(arrays["logits"], np.zeros(90, dtype=int))
+    inside, outside = (team(["m1", "m2"]).probabilities(source) for source in (test, other))
+    for kind, doubt in (
+        ("confidence", lambda p: -p.max(axis=1)),
+        ("entropy", lambda p: scipy.stats.entropy(p, axis=1)),
+    ):
+        u = scipy.stats.mannwhitneyu(doubt(outside), doubt(inside)).statistic
+        assert shift.scores[0].detection[kind] == pytest.approx(u / (90 * 200))
+        assert shift.scores[0].detection[kind] > 0.6
+    assert shift.scores[0].metrics == {}
+    assert_sound(report)
+    assert "90 samples without labels" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (world(m=5, n=40)[1], r"split 'x': expected outputs of all 6 networks .* without 'm5'"),
+        (world(c=5, n=40)[1], "on 5 classes"),
+        ({"labels": [0]}, "the array 'logits' or 'probabilities'"),
+        ({"logits": np.zeros((6, 4, 8)), "label": [0] * 4}, "'label'"),
+        ({"logits": np.zeros((6, 4, 8)), "probabilities": np.full((6, 4, 8), 1 / 8)}, "'logits' or 'probabilities'"),
+        ({"logits": np.zeros((5, 4, 8))}, r"shape \(6, samples, 8\)"),
+        ({"logits": np.zeros((6, 4))}, r"shape \(6, samples, 8\)"),
+        ({"logits": np.zeros((6, 4, 5)), "labels": [0, 1, 6, 7]}, r"shape \(6, samples, 8\).* got \(6, 4, 5\)$"),
+        ({"logits": np.zeros((6, 4, 8)), "labels": [0, 0, -1, -1]}, "split 'x': expected labels in 0…7"),
+        ({"logits": np.zeros((6, 4, 8)), "labels": [0, 0]}, "split 'x': expected labels of shape"),
+        ({"logits": np.zeros((6, 4, 8)), "members": list("abcdef")}, "without 'm0'"),
+        ({"logits": np.zeros((6, 4, 8)), "members": ["m0"] * 6}, "a name twice"),
+        ("shift.npz", "predictions or arrays by name, got str"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused(value, says):
+    with pytest.raises(InputError, match=says) as caught:
+        evaluate(TEST, team(["m0"]), validation=VAL, bootstrap=100, shifts={"x": value})
+    assert "\n" not in str(caught.value)
+
+
+# --- the control ------------------------------------------------------------------------------------------------------
+
+
+def a_control(test, m=6, seed=9, shared=0.95):
+    """Validation and test predictions of networks that err alike, on the same test samples."""
+    rng = np.random.default_rng(seed)
+    c = test.n_classes
+
+    def networks(y, split):
+        common = rng.normal(size=(len(y), c))
+        z = 2 * np.eye(c)[y] + shared * common + np.sqrt(1 - shared**2) * rng.normal(size=(m, len(y), c))
+        return Predictions.from_arrays(z, y, split=split)
+
+    return networks(rng.integers(0, c, 300), "val"), networks(test.labels, "test")
+
+
+def test_control_repeats_the_selection_on_the_other_pool():
+    val, test = world(m=6, n=500, shared=0.3)
+    control = a_control(test)
+    ensembles = [select(val, rounds=8, seed=3), select(val, method="top-k", metric="accuracy", size=2)]
+    report = evaluate(test, ensembles, validation=val, bootstrap=200, control=control)
+    for ensemble, name in zip(ensembles, ("greedy (nll)", "top-k (accuracy)"), strict=True):
+        repeated = select(control[0], method=ensemble.method, metric=ensemble.metric, **ensemble.options)
+        row = report.row(f"control: {name}")
+        assert (row.members, row.weights, row.role) == (repeated.members, repeated.weights, "control")
+        p = repeated.probabilities(control[1])
+        assert row.metrics["nll"].value == pytest.approx(METRICS["nll"](p, test.labels))
+        hits = [q.argmax(axis=1) == test.labels for q in (ensemble.probabilities(test), p)]
+        (comparison,) = [c for c in report.controls if c.system == name]
+        assert comparison.against == f"control: {name}"
+        assert comparison.differences["accuracy"].value == pytest.approx(hits[0].mean() - hits[1].mean())
+        assert (comparison.wins, comparison.p_value) == ((hits[0] & ~hits[1]).sum(), mcnemar(*hits).p_value)
+    assert_sound(report)
+    assert "the same method on the control pool (one policy, other seeds): greedy (nll) +" in " ".join(
+        str(report).split()
+    )
+
+
+def test_control_pool_of_one_policy():
+    val, test = world(m=4)
+    control = a_control(test, m=6)
+    single = FakePool(*control, seeds=6)
+    report = evaluate(FakePool(val, test, 2), select(val), bootstrap=100, control=single)
+    row = report.row("control: greedy (nll)")
+    assert set(row.members) <= {"m0", "m1", "m2", "m3"}  # no more networks than the pool has
+    assert row.parameters == 100 * row.size
+    with pytest.raises(InputError, match="one policy, model and setting with several seeds, got 2"):
+        evaluate(FakePool(val, test, 2), select(val), bootstrap=100, control=FakePool(*control, seeds=3))
+
+
+def test_control_knows_what_its_networks_cost():
+    val, test = world(m=4)
+    ours, control = FakePool(val, test, 2), FakePool(*a_control(test, m=6), seeds=6)
+    ensemble = select(ours, method="cost-aware", cost="parameters", budget=200)
+    report = evaluate(ours, ensemble, bootstrap=100, control=control)
+    lent = control.data["val"].take(control.data["val"].ids[:4])
+    expected = select(lent, method="cost-aware", cost=dict.fromkeys(lent.ids, 100), budget=200)
+    assert report.row("control: cost-aware (nll)").members == expected.members
+
+
+def test_control_asks_for_as_many_resplits(monkeypatch):
+    seen = []
+
+    def watched(*args, resplits=0, **options):
+        seen.append(resplits)
+        return select(*args, resplits=resplits, **options)
+
+    monkeypatch.setattr(control_module, "select", watched)
+    val, test = world(m=4)
+    ensembles = [select(val, method="auto", candidates=["top-k"], resplits=4), select(val, resplits=5)]
+    evaluate(test, ensembles, validation=val, bootstrap=100, control=a_control(test))
+    assert seen == [4, 0]
+
+
+@pytest.mark.parametrize("n", [7, 20, 100, 333])
+def test_risk_is_taken_at_coverages_rounded_up_to_whole_samples(n):
+    val, test = world(m=2, n=n)
+    curve = evaluate(test, team(["m0"]), validation=val, bootstrap=100).risk_coverage["greedy (nll)"]
+    expected = sorted({-(-i * n // 20) for i in range(1, 21)})
+    assert [round(point["coverage"] * n) for point in curve] == expected
+
+
+@pytest.mark.parametrize(
+    ("control", "ensemble", "says"),
+    [
+        (world(n=40, seed=4), None, "the test labels of this pool"),
+        ((VAL, TEST), None, "got the pool itself"),
+        ((VAL,), None, "its validation and test predictions"),
+        ((VAL.take(["m0"]), TEST), None, "same control networks"),
+        (a_control(TEST), team(["m0"], method="manual"), "method 'manual': leave the control out"),
+        (a_control(TEST), team(["m0"], metric="my_score"), "metric 'my_score': leave the control out"),
+    ],
+)
+def test_controls_that_do_not_fit_are_refused(control, ensemble, says):
+    with pytest.raises(InputError, match=says):
+        evaluate(TEST, ensemble or select(VAL), validation=VAL, bootstrap=100, control=control)
+
+
+def test_calibrated_and_stacked_ensembles_are_evaluated_as_they_are():
+    val, test = world(m=5, n=400)
+    ensembles = [select(val, method="stacking", calibrate="both"), select(val, calibrate="both")]
+    report = evaluate(test, ensembles, validation=val, bootstrap=100)
+    for row, ensemble in zip(report.rows, ensembles, strict=False):
+        assert row.metrics["nll"].value == pytest.approx(METRICS["nll"](ensemble.probabilities(test), test.labels))
+    assert report.rows[0].rule == "stacking"
+    assert_sound(report)
+
+
+def test_reports_of_before_further_splits_still_load(report):
+    old = {
+        key: value for key, value in report.to_dict().items() if key not in ("deep_equivalent", "controls", "shifts")
+    }
+    loaded = Report.from_dict(old)
+    assert loaded.shifts == loaded.controls == ()
+    assert str(loaded).splitlines()[:5] == str(report).splitlines()[:5]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two pools of the same test labels, an ensemble of the first, and two further splits."""
+    val, test = world(m=4, n=60)
+    for name, (v, t) in {"pool": (val, test), "seeds": a_control(test, m=5)}.items():
+        import_arrays(
+            tmp_path / name, val_logits=v.logits, test_logits=t.logits, val_labels=v.labels, test_labels=t.labels
+        )
+    select(val, calibrate="both").save(tmp_path / "e.json")
+    np.savez(tmp_path / "shift.npz", logits=test.logits[::-1], labels=test.labels, members=test.ids[::-1])
+    np.savez(tmp_path / "unknown.npz", logits=0 * test.logits)
+    np.savez(tmp_path / "objects.npz", logits=test.logits, labels=test.labels.astype(object))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_command_takes_further_splits_and_a_control(folder, capsys):
+    splits = ["--split", "turned=shift.npz", "unknown=unknown.npz"]
+    assert main(["evaluate", "pool", "e.json", *splits, "--control", "seeds", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    report = Report.load(folder / "pool" / "reports" / "e" / "report.json")
+    assert [shift.name for shift in report.shifts] == ["turned", "unknown"]
+    assert report.shifts[0].scores[0].metrics["nll"].value == pytest.approx(report.rows[0].metrics["nll"].value)
+    assert report.shifts[1].scores[0].detection["confidence"] > 0.9
+    assert report.controls[0].against == "control: greedy (nll)"
+    assert printed["controls"] == report.to_dict()["controls"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--split", "shift.npz"], "a split as NAME=FILE.npz, got 'shift.npz'"),
+        (["--split", "a=shift.npz", "a=unknown.npz"], "'a' twice"),
+        (["--split", "a=e.json"], "an .npz file"),
+        (["--split", "a=none.npz"], "none to read"),
+        (["--split", "a=objects.npz"], "expected numbers in 'labels.npy', got Python objects"),
+        (["--split", "a=."], "an .npz file with arrays by name"),
+        (["--control", "nowhere"], "nowhere"),
+        (["--control", "pool"], "got the pool itself"),
+    ],
+)
+def test_command_refuses_in_one_line(folder, capsys, arguments, says):
+    assert main(["evaluate", "pool", "e.json", *arguments]) != 0
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error

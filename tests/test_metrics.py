@@ -237,3 +237,13 @@ def test_confidence_metrics_by_hand():
     assert means.tolist() == pytest.approx([0.8, 0.6])
     assert left_out == 1
     assert metrics.confidence_deviation_across_classes(p, y) == pytest.approx(0.1)
+
+
+def test_calibrated_nll_does_not_trust_a_half_without_errors():
+    """By the least NLL such a half asks for T = 0.01, which would charge the other half's one error a hundredfold."""
+    y = np.zeros(40, dtype=int)
+    p = np.tile([0.9, 0.1], (40, 1))
+    p[7] = [0.3, 0.7]
+    assert 0.5 < metrics.calibrated_nll(p, y) / metrics.nll(p, y) < 2
+    p[7] = [0.9, 0.1]
+    assert metrics.calibrated_nll(p, y) == pytest.approx(metrics.nll(p, y))  # no error at all: T = 1 in both halves

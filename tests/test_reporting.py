@@ -1,6 +1,7 @@
 """Tables and figures: what they say, what they write, and that they leave no global state."""
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from lrensemble.reporting import (
     pool_summary,
     report_table,
 )
+from lrensemble.stacker import Stacker
 
 
 def make_report(m=8, failures=0, seed=0, n=200, team=3, **options):
@@ -136,9 +138,29 @@ def test_ensemble_table():
     )
     text = ensemble_table(ensemble)
     assert "2 of 9 networks" in text
-    assert "nll 0.1250" in text
+    assert "nll there 0.1250 (lower is better)" in text
     assert "1,000 samples" in text
     assert text.index("0.7500") < text.index("0.2500")
+
+
+def test_ensemble_table_shows_what_was_fitted_and_no_minus_zero():
+    stacker = Stacker("scalar", (0.5, -0.25), (0.0, 0.0))
+    found = {"score": 0.5, "standard_error": 0.1, "splits": 20, "optimism": -1e-9, "gain": 0.0}
+    ensemble = Ensemble(
+        ("a", "b"),
+        (0.6, 0.4),
+        method="stacking",
+        metric="worst",
+        score=0.5,
+        n_samples=10,
+        stacker=stacker,
+        resplit={**found, "gain_standard_error": 0.0},
+    )
+    text = ensemble_table(ensemble)
+    assert "stacking (scalar)" in text
+    assert "(higher is better)" in text  # of a callable, which is maximised
+    assert re.search(r"^b +0.4000 +−0.2500$", text, flags=re.M)
+    assert "−0.0000" not in text
 
 
 def test_report_table_is_the_first_part_of_the_reports_text():

@@ -1,6 +1,6 @@
 """Who is compared: the ensembles, and what anyone could use in their place, all chosen without the test labels.
 
-The one exception, the single network that is best on test data, has the role ``"oracle"``.
+The exceptions have the role ``"oracle"``: the single network and the team that fit the test labels best.
 """
 
 from __future__ import annotations
@@ -11,37 +11,46 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lrensemble.combine import combine
 from lrensemble.ensemble import Ensemble
 from lrensemble.evaluation.report import MemberScore
-from lrensemble.predictions import Predictions, softmax
+from lrensemble.predictions import Predictions
+from lrensemble.selection import SELECTORS, Objective, Task
+from lrensemble.selection.outcome import ensemble_of
 
-__all__ = ["BEST_SINGLE", "System", "list_systems", "team_probabilities"]
+__all__ = ["BEST_SINGLE", "WHOLE_POOL", "System", "list_systems", "oracle_team"]
 
 BEST_SINGLE = "best single (validation)"
 ORACLE = "best single (test, oracle)"
 WHOLE_POOL = "whole pool"
-BLOCK = 8_000_000  # probabilities of a team that are in memory at a time
+ORACLE_ROUNDS = 50
 
 
 @dataclass(frozen=True)
 class System:
-    """A team and its combination rule, under the name and role it has in the report."""
+    """A team under the name and role that it has in the report; no team for a mean over networks."""
 
     name: str
     role: str
-    members: tuple[str, ...]
-    weights: tuple[float, ...]
-    rule: str = "mean_probability"
+    team: Ensemble | None = None
 
     @classmethod
     def equal(cls, name: str, role: str, members: Sequence[str], rule: str = "mean_probability") -> System:
         """Team with equal weights."""
-        return cls(name, role, tuple(members), (1 / len(members),) * len(members), rule)
+        return cls(name, role, Ensemble(tuple(members), (1 / len(members),) * len(members), rule))
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the networks that answer."""
+        return self.team.members if self.team else ()
+
+    def probabilities(self, predictions: Predictions) -> npt.NDArray[np.float64]:
+        """Probabilities of the team, shape (N, C)."""
+        assert self.team is not None, "a mean over networks has no probabilities"
+        return self.team.probabilities(predictions)
 
 
 def list_systems(ensembles: Sequence[Ensemble], members: Sequence[MemberScore], groups: Sequence[str]) -> list[System]:
-    """All systems of a report: the ensembles first, then baselines and controls.
+    """All systems of a report that scores of single networks decide: the ensembles first, then baselines and controls.
 
     Parameters
     ----------
@@ -67,16 +76,16 @@ def list_systems(ensembles: Sequence[Ensemble], members: Sequence[MemberScore], 
     ]
 
 
-def team_probabilities(predictions: Predictions, system: System) -> npt.NDArray[np.float64]:
-    """Combine the probabilities of a team, shape (N, C), going through the samples in blocks."""
-    rows = predictions.indices(system.members)
-    out = np.empty(predictions.logits.shape[1:])
-    step = max(1, BLOCK // (len(rows) * predictions.n_classes))
-    for start in range(0, predictions.n_samples, step):
-        block = slice(start, start + step)
-        logits = np.stack([predictions.logits[row, block] for row in rows])
-        out[block] = combine(softmax(logits), system.weights, system.rule)
-    return out
+def oracle_team(test: Predictions, size: int) -> Iterator[System]:
+    """Yield the weighted team of at most `size` that greedy search finds on the *test* labels.
+
+    It shows what a better selection could still gain (search regret). Nothing for one network (the oracle among those
+    has a row of its own), or where outputs stay on disk.
+    """
+    if size > 1 and test.in_memory:
+        task = Task(test, Objective.of("accuracy"), "mean_probability", 0)
+        found = SELECTORS["greedy"].function(task, size, rounds=ORACLE_ROUNDS)
+        yield System(f"team of {size} (test, oracle)", "oracle", ensemble_of(task, found))
 
 
 def _merit(scores: dict[str, float]) -> tuple[float, float]:
@@ -90,7 +99,7 @@ def _named(ensembles: Sequence[Ensemble]) -> Iterator[System]:
         name = f"{ensemble.method} ({ensemble.metric})" if ensemble.metric else ensemble.method
         seen[name] = seen.get(name, 0) + 1
         name += f" #{seen[name]}" if seen[name] > 1 else ""
-        yield System(name, "ensemble", ensemble.members, ensemble.weights, ensemble.rule)
+        yield System(name, "ensemble", ensemble)
 
 
 def _seeds_of_best_policy(members: Sequence[MemberScore], groups: Sequence[str], rule: str) -> Iterator[System]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, lookup
-from lrensemble.evaluation.baselines import BEST_SINGLE, System, list_systems, team_probabilities
-from lrensemble.evaluation.report import Comparison, MemberScore, Report, Row, Score
-from lrensemble.evaluation.statistics import bootstrap_means, mcnemar, percentile_interval
+from lrensemble.evaluation.baselines import BEST_SINGLE, WHOLE_POOL, System, list_systems, oracle_team
+from lrensemble.evaluation.control import score_controls
+from lrensemble.evaluation.equivalent import deep_equivalents
+from lrensemble.evaluation.report import MemberScore, Report
+from lrensemble.evaluation.scores import (
+    Bootstrap,
+    Fact,
+    Result,
+    accuracy_and_nll,
+    compare,
+    compare_two,
+    facts_of,
+    score_system,
+)
+from lrensemble.evaluation.shifts import ShiftLike, open_shift, score_shift
 from lrensemble.evaluation.verdict import reliable_direction, write_verdict
-from lrensemble.metrics import METRICS, Metric, accuracy, calibration_bins, nll
+from lrensemble.metrics import METRICS, Metric, accuracy, nll
 from lrensemble.predictions import Predictions, names_test
 
 if TYPE_CHECKING:
@@ -25,9 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 MEAN_SINGLE = "mean single"
-COVERAGES = np.arange(1, 21) / 20
-
-Doubles = npt.NDArray[np.float64]
 
 
 def evaluate(
@@ -39,6 +46,8 @@ def evaluate(
     seed: int = 0,
     bootstrap: int = 2000,
     confidence: float = 0.95,
+    shifts: Mapping[str, ShiftLike] | None = None,
+    control: Pool | tuple[Predictions, Predictions] | None = None,
 ) -> Report:
     """Score ensembles and their baselines on test data, with intervals and a verdict.
 
@@ -54,6 +63,13 @@ def evaluate(
         Keys of ``METRICS``; all of them when not given. Accuracy and NLL are always reported.
     seed, bootstrap, confidence
         Of the bootstrap: seed, number of resamples (at least 100), level of the intervals.
+    shifts
+        Outputs of the same members on further splits, by the name of the split: predictions, or arrays ``logits`` or
+        ``probabilities`` (M, N, C) by name, with ``labels`` (N,) unless these are unknown (data of no known class), and
+        ``members`` (M,), their names, unless they are in the order of `source`.
+    control
+        A pool trained on the same data with one policy and other seeds (or its validation and test predictions): the
+        ensembles' methods are repeated on it.
 
     Returns
     -------
@@ -64,7 +80,8 @@ def evaluate(
     ------
     InputError
         If validation data are missing, or are the test data (or bear its name), or belong to other members or another
-        pool; if an ensemble was chosen on test data; or if a setting of the bootstrap is out of range.
+        pool; if an ensemble was chosen on test data; if further splits or the control do not fit the pool; or if a
+        setting of the bootstrap is out of range.
     PoolError
         If an ensemble was chosen from another pool, or has members that are not in this one.
 
@@ -87,13 +104,21 @@ def evaluate(
     asked = METRICS if named is None else dict.fromkeys(["accuracy", "nll", *named])
     chosen = [lookup(METRICS, name, "metric") for name in asked]
 
+    opened = {name: open_shift(name, value, test) for name, value in (shifts or {}).items()}
+    intervals = Bootstrap(int(bootstrap), int(seed), float(confidence))
+
     members, mean_single = _score_members(test, val, teams[0], facts, chosen)
     systems = list_systems(teams, members, [facts[m.id].group for m in members if m.id in facts])
-    results = [*(_score_system(system, test, val, chosen) for system in systems), mean_single]
-    rows, comparisons = _compare(results, facts, resamples=bootstrap, seed=seed, confidence=confidence)
+    systems += oracle_team(test, len(teams[0]))
+    scored = [score_system(system, test, val, chosen, facts) for system in systems]
+    controls = score_controls(control, systems, test, chosen) if control is not None else []
+    results = [*scored, *controls, mean_single]
+    single = next(result for result in scored if result.system.name == BEST_SINGLE)
+    rows, comparisons = compare(results, single, intervals)
 
     reference = next(row for row in rows if row.system == BEST_SINGLE)
-    shown = [result for result in results if result.system.name in (rows[0].system, BEST_SINGLE)]
+    shown = [scored[0], single]
+    everywhere = [s for s in systems if s.role == "ensemble" or s.name in (BEST_SINGLE, WHOLE_POOL)]
     return Report(
         rows=rows,
         comparisons=comparisons,
@@ -113,30 +138,10 @@ def evaluate(
         confidence=float(confidence),
         splits={"test": test.split, "validation": val.split},
         fingerprint=test.fingerprint or val.fingerprint,
+        deep_equivalent=deep_equivalents(test, systems[: len(teams)], int(seed)),
+        controls=tuple(compare_two(ours, theirs, intervals) for ours, theirs in zip(scored, controls, strict=False)),
+        shifts=tuple(score_shift(name, shift, test, everywhere, intervals) for name, shift in opened.items()),
     )
-
-
-@dataclass(frozen=True)
-class _Fact:
-    """What a pool knows of a network beside predictions; `group` is equal for networks that differ in seed only."""
-
-    policy: str
-    seed: int
-    parameters: int
-    flops: int
-    group: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """Scores of one system: `terms` (metric -> (N,)) of those that are means over samples, `values` of the others."""
-
-    system: System
-    terms: dict[str, Doubles]
-    validation: dict[str, float]
-    values: dict[str, float] = field(default_factory=dict)
-    reliability: list[dict[str, float]] = field(default_factory=list)
-    risk_coverage: list[dict[str, float]] = field(default_factory=list)
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -144,7 +149,7 @@ class _Result:
 
 def _inputs(
     source: Pool | Predictions, validation: Predictions | None
-) -> tuple[Predictions, Predictions, dict[str, _Fact]]:
+) -> tuple[Predictions, Predictions, dict[str, Fact]]:
     """Test and validation predictions of the same members in the same order, and what is known of the members."""
     if isinstance(source, Predictions):
         if validation is None:
@@ -157,17 +162,8 @@ def _inputs(
         return source, validation if source.ids == validation.ids else validation.take(source.ids), {}
     if validation is not None:
         raise InputError("expected validation= only beside bare predictions, got it beside a pool, which has its own")
-    summaries = {summary.id: summary for summary in source.summaries()}
     test = source.predictions("test")
-    val = source.predictions("val", test.ids)
-    facts = {name: _fact(summaries[name]) for name in test.ids if name in summaries}
-    return test, val, facts
-
-
-def _fact(summary: Any) -> _Fact:
-    # Networks of other policies, models or settings are no repetitions of each other.
-    group = repr((summary.policy, summary.model, sorted(summary.config.items())))
-    return _Fact(summary.policy, summary.seed, summary.parameters, summary.flops, group)
+    return test, source.predictions("val", test.ids), facts_of(source.summaries())
 
 
 def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble]) -> None:
@@ -177,7 +173,7 @@ def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble]) -> No
         raise InputError("expected validation and test predictions of the same pool, got those of different pools")
     if test.n_classes != val.n_classes:
         raise InputError(f"expected as many classes in validation as in test ({test.n_classes}), got {val.n_classes}")
-    if np.array_equal(test.labels, val.labels) and np.array_equal(test.logits, val.logits):
+    if np.array_equal(test.labels, val.labels) and _same_outputs(test, val):
         raise InputError("expected test data that nothing was chosen on, got the validation predictions again")
     if val.is_test:
         raise InputError(f"expected validation data to choose the best single network on, got split '{val.split}'")
@@ -185,6 +181,10 @@ def _check(test: Predictions, val: Predictions, teams: Sequence[Ensemble]) -> No
         if names_test(team.split):
             raise InputError(f"expected ensembles chosen on validation data, got one chosen on split '{team.split}'")
         team.check_pool(test.fingerprint, test.ids)
+
+
+def _same_outputs(test: Predictions, val: Predictions) -> bool:
+    return all(np.array_equal(test.member_logits(j), val.member_logits(j)) for j in range(test.n_members))
 
 
 def _check_bootstrap(bootstrap: int, seed: int, confidence: float) -> None:
@@ -200,14 +200,14 @@ def _check_bootstrap(bootstrap: int, seed: int, confidence: float) -> None:
 
 
 def _score_members(
-    test: Predictions, val: Predictions, team: Ensemble, facts: dict[str, _Fact], metrics: Sequence[Metric]
-) -> tuple[tuple[MemberScore, ...], _Result]:
+    test: Predictions, val: Predictions, team: Ensemble, facts: dict[str, Fact], metrics: Sequence[Metric]
+) -> tuple[tuple[MemberScore, ...], Result]:
     """Score each network alone; also the mean over networks, for metrics that are means over samples."""
     weights = dict(zip(team.members, team.weights, strict=True))
     scores, total = [], {m.name: np.zeros(test.n_samples) for m in metrics if m.per_sample}
     for name in test.ids:
         system, fact = System.equal(name, "member", [name]), facts.get(name)
-        p, on_val = team_probabilities(test, system), _accuracy_and_nll(val, system)
+        p, on_val = Ensemble((name,), (1.0,)).probabilities(test), accuracy_and_nll(system, val)
         for metric in metrics:
             if metric.per_sample:
                 total[metric.name] += metric.per_sample(p, test.labels)
@@ -216,96 +216,10 @@ def _score_members(
         scores.append(MemberScore(name, policy, seed, weights.get(name, 0.0), on_val, on_test))
     terms = {name: values / test.n_members for name, values in total.items()}
     mean = {key: float(np.mean([score.validation[key] for score in scores])) for key in ("accuracy", "nll")}
-    return tuple(scores), _Result(System(MEAN_SINGLE, "baseline", (), ()), terms, mean)
-
-
-def _score_system(system: System, test: Predictions, val: Predictions, metrics: Sequence[Metric]) -> _Result:
-    p, y = team_probabilities(test, system), test.labels
-    return _Result(
-        system,
-        terms={m.name: m.per_sample(p, y) for m in metrics if m.per_sample},
-        validation=_accuracy_and_nll(val, system),
-        values={m.name: m(p, y) for m in metrics if not m.per_sample},
-        reliability=_reliability(p, y),
-        risk_coverage=_risk_coverage(p, y),
-    )
-
-
-def _accuracy_and_nll(predictions: Predictions, system: System) -> dict[str, float]:
-    p = team_probabilities(predictions, system)
-    return {"accuracy": accuracy(p, predictions.labels), "nll": nll(p, predictions.labels)}
-
-
-def _reliability(p: Doubles, y: npt.NDArray[np.int64]) -> list[dict[str, float]]:
-    counts, confidence, right = (values.tolist() for values in calibration_bins(p, y))
-    return [{"count": n, "confidence": c, "accuracy": a} for n, c, a in zip(counts, confidence, right, strict=True)]
-
-
-def _risk_coverage(p: Doubles, y: npt.NDArray[np.int64]) -> list[dict[str, float]]:
-    """Error rate on the most confident 5 %, 10 %, … 100 % of samples; equally confident samples share their errors."""
-    _, same = np.unique(-p.max(axis=1), return_inverse=True)
-    wrong = np.bincount(same, weights=p.argmax(axis=1) != y) / np.bincount(same)
-    risk = np.cumsum(wrong[np.sort(same)]) / np.arange(1, len(y) + 1)
-    kept = np.unique(np.ceil(COVERAGES * len(y)).astype(int))
-    return [{"coverage": float(k / len(y)), "risk": float(risk[k - 1])} for k in kept]
+    return tuple(scores), Result(System(MEAN_SINGLE, "baseline"), terms, mean)
 
 
 def _agreement(test: Predictions, members: Sequence[str]) -> dict[str, Any]:
-    predicted = np.stack([test.logits[row].argmax(axis=1) for row in test.indices(members)])
+    predicted = test.predicted[test.indices(members)]
     matrix = [(predicted == row).mean(axis=1).tolist() for row in predicted]
     return {"members": list(members), "matrix": matrix}
-
-
-# --- comparison -------------------------------------------------------------------------------------------------------
-
-
-def _compare(
-    results: Sequence[_Result], facts: dict[str, _Fact], *, resamples: int, seed: int, confidence: float
-) -> tuple[tuple[Row, ...], tuple[Comparison, ...]]:
-    """Rows with intervals, and the comparison of each with the best single network; all on the same resamples."""
-    reference = next(result for result in results if result.system.name == BEST_SINGLE)
-    names = list(reference.terms)
-    # A difference is resampled as a score of its own: that of a system that equals the reference is exactly 0.
-    terms = np.array([[result.terms[name] for name in names] for result in results])
-    changes = terms - np.array([reference.terms[name] for name in names])
-    columns = np.concatenate([terms, changes]).reshape(-1, terms.shape[-1])
-    bounds = percentile_interval(bootstrap_means(columns.T, resamples=resamples, seed=seed), confidence)
-    scores = [Score(*map(float, triple)) for triple in zip(columns.mean(axis=1), *bounds, strict=True)]
-    tables = [
-        dict(zip(names, scores[start : start + len(names)], strict=True)) for start in range(0, len(scores), len(names))
-    ]
-    rows = tuple(_row(result, table, facts) for result, table in zip(results, tables, strict=False))
-    return rows, tuple(
-        _comparison(result, reference, table)
-        for result, table in zip(results, tables[len(results) :], strict=True)
-        if result is not reference
-    )
-
-
-def _row(result: _Result, scores: dict[str, Score], facts: dict[str, _Fact]) -> Row:
-    system = result.system
-    known = [facts[name] for name in system.members if name in facts]
-    complete = bool(known) and len(known) == len(system.members)
-    return Row(
-        system=system.name,
-        role=system.role,
-        size=max(1, len(system.members)),
-        members=system.members,
-        weights=system.weights,
-        rule=system.rule,
-        metrics=scores | {name: Score(value) for name, value in result.values.items()},
-        validation=result.validation,
-        parameters=_total([fact.parameters for fact in known]) if complete else None,
-        flops=_total([fact.flops for fact in known]) if complete else None,
-    )
-
-
-def _total(costs: Sequence[int]) -> int | None:
-    return sum(costs) if all(costs) else None  # a pool writes 0 for what it does not know
-
-
-def _comparison(result: _Result, reference: _Result, changes: dict[str, Score]) -> Comparison:
-    if not result.system.members:
-        return Comparison(result.system.name, reference.system.name, changes)
-    test = mcnemar(result.terms["accuracy"], reference.terms["accuracy"])
-    return Comparison(result.system.name, reference.system.name, changes, test.wins, test.losses, test.p_value)

@@ -11,7 +11,7 @@ from lrensemble.errors import InputError, lookup
 from lrensemble.evaluation.table import report_text
 from lrensemble.files import check_format, read_json
 
-__all__ = ["Comparison", "MemberScore", "Report", "Row", "Score"]
+__all__ = ["Comparison", "MemberScore", "Report", "Row", "Score", "Shift", "ShiftScore"]
 
 FORMAT = "lrensemble-report"
 VERSION = 1
@@ -100,6 +100,39 @@ class MemberScore:
 
 
 @dataclass(frozen=True)
+class ShiftScore:
+    """One system on one more split.
+
+    Attributes
+    ----------
+    system
+        Name of its row.
+    metrics
+        Accuracy and NLL with intervals, ECE; empty without labels.
+    gain
+        Accuracy minus that of the best single network chosen on validation; None for that network, or without labels.
+    detection
+        Without labels: area under the ROC curve of telling the split from test data, by ``"confidence"`` (the highest
+        probability) and by ``"entropy"``.
+    """
+
+    system: str
+    metrics: dict[str, Score]
+    gain: Score | None = None
+    detection: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The ensembles, the best single network and the whole pool on one more split, with labels or without."""
+
+    name: str
+    n_samples: int
+    labelled: bool
+    scores: tuple[ShiftScore, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """Outcome of `evaluate`; everything that a table or figure needs, without the pool.
 
@@ -132,6 +165,12 @@ class Report:
         Names of the splits: ``{"test": …, "validation": …}``.
     fingerprint
         Of the pool.
+    deep_equivalent
+        How many random networks of the pool each ensemble is worth; see `deep_equivalents`.
+    controls
+        Each ensemble against the same method on the control pool, where there is one.
+    shifts
+        Scores on further splits.
     """
 
     rows: tuple[Row, ...]
@@ -152,6 +191,9 @@ class Report:
     confidence: float = 0.95
     splits: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
+    deep_equivalent: dict[str, Any] = field(default_factory=dict)
+    controls: tuple[Comparison, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
     def __str__(self) -> str:
         return report_text(self)
@@ -181,11 +223,13 @@ class Report:
         InputError
             If it is not a report, is of an unknown version, or lacks a field; `source` names the file.
         """
-        check_format(data, FORMAT, VERSION, f"{source}: expected a report written by `lrensemble evaluate`")
+        check_format(data, FORMAT, (VERSION,), f"{source}: expected a report written by `lrensemble evaluate`")
         known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         try:
             known["rows"] = tuple(_row(row) for row in data["rows"])
             known["comparisons"] = tuple(_comparison(comparison) for comparison in data["comparisons"])
+            known["controls"] = tuple(_comparison(comparison) for comparison in data.get("controls", ()))
+            known["shifts"] = tuple(_shift(shift) for shift in data.get("shifts", ()))
             known["members"] = tuple(MemberScore(**member) for member in data["members"])
             return cls(**known)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -204,6 +248,15 @@ def _row(data: dict[str, Any]) -> Row:
 
 def _comparison(data: dict[str, Any]) -> Comparison:
     return Comparison(**{**data, "differences": _scores(data["differences"])})
+
+
+def _shift(data: dict[str, Any]) -> Shift:
+    return Shift(**{**data, "scores": tuple(_shift_score(score) for score in data["scores"])})
+
+
+def _shift_score(data: dict[str, Any]) -> ShiftScore:
+    gain = data["gain"] and Score(**data["gain"])
+    return ShiftScore(**{**data, "metrics": _scores(data["metrics"]), "gain": gain})
 
 
 def _scores(data: dict[str, Any]) -> dict[str, Score]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lrensemble.evaluation.report import Comparison, Row, Score
+from lrensemble.evaluation.table import p_text
 
 __all__ = ["reliable_direction", "write_verdict"]
 
@@ -45,7 +46,7 @@ def write_verdict(team: Row, single: Row, comparison: Comparison, *, n_test: int
         f"{openings[direction]} of {team.size}, {team.system}, is right on {_percent(team, digits)} of {n_test:,} test "
         f"samples, the best single network (chosen on validation) on {_percent(single, digits)}: "
         f"{_points(gain.value, digits)} points ({level} interval {_points(gain.low, digits)} to "
-        f"{_points(gain.high, digits)}, McNemar p {_p_value(comparison.p_value)}). "
+        f"{_points(gain.high, digits)}, McNemar p {p_text(comparison.p_value)}). "
         f"{_on_nll(team, single, change, level)} {_advice(direction, _direction(change), team.size, name)}"
     )
 
@@ -90,9 +91,3 @@ def _signed(value: float | None, digits: int) -> str:
         return "unknown"
     text = f"{value:+.{digits}f}"
     return text.replace("-", "−") if float(text) else text.replace("-", "").replace("+", "±")
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return "unknown"
-    return "< 0.0001" if p < 0.0001 else f"= {p:.2g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrensemble.evaluation.table import report_table
 from lrensemble.reporting.figures import plot_policies, plot_report
-from lrensemble.reporting.tables import ensemble_table, members_table, plain_table, pool_summary
+from lrensemble.reporting.tables import ensemble_table, members_table, plain_table, pool_summary, resplit_line
 
 __all__ = [
     "ensemble_table",
@@ -14,4 +14,5 @@ __all__ = [
     "plot_report",
     "pool_summary",
     "report_table",
+    "resplit_line",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from lrensemble.metrics import METRICS
 
 if TYPE_CHECKING:
     from lrensemble.ensemble import Ensemble
     from lrensemble.pool import MemberSummary
 
-__all__ = ["ensemble_table", "members_table", "plain_table", "pool_summary"]
+__all__ = ["ensemble_table", "members_table", "plain_table", "pool_summary", "resplit_line"]
 
+WIDTH = 100
 LISTED = 12  # entries of a list that are shown
 
 
@@ -57,13 +61,70 @@ def pool_summary(info: Mapping[str, Any], summaries: Sequence[MemberSummary]) ->
 
 def ensemble_table(ensemble: Ensemble) -> str:
     """How an ensemble was found, and its members, the heaviest first."""
-    score = f", {ensemble.metric} {ensemble.score:.4f}" if ensemble.score is not None and ensemble.metric else ""
+    score = f"{ensemble.metric} there {_scored(ensemble)}" if ensemble.score is not None and ensemble.metric else ""
     heading = (
-        f"{ensemble.method}: {len(ensemble)} of {ensemble.n_candidates or '?'} networks, {ensemble.rule}; "
-        f"chosen on {ensemble.n_samples:,} samples of '{ensemble.split}'{score}"
+        f"{ensemble.method}: {len(ensemble)} of {ensemble.n_candidates or '?'} networks, {ensemble.combination}; "
+        f"chosen on {ensemble.n_samples:,} samples of '{ensemble.split}'"
     )
+    lines = [heading, score, resplit_line(ensemble), f"why: {ensemble.reason}" if ensemble.reason else ""]
     pairs = sorted(zip(ensemble.members, ensemble.weights, strict=True), key=lambda pair: -pair[1])
-    return f"{heading}\n\n" + plain_table([(name, f"{weight:.4f}") for name, weight in pairs], "member", "weight")
+    extra = _fitted(ensemble)
+    rows = [(name, f"{weight:.4f}", *(values[name] for values in extra.values())) for name, weight in pairs]
+    members = plain_table(rows, "member", "weight", *extra)
+    text = "\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines if line)
+    return "\n\n".join(filter(None, [text, members, _candidates_table(ensemble)]))
+
+
+def _scored(ensemble: Ensemble) -> str:
+    metric = METRICS.get(ensemble.metric)  # a callable is in no table, and maximised
+    return f"{ensemble.score:.4f} ({'higher' if metric is None or metric.higher_is_better else 'lower'} is better)"
+
+
+def _fitted(ensemble: Ensemble) -> dict[str, dict[str, str]]:
+    """Columns of what was fitted to each member, by heading and member."""
+    columns: dict[str, dict[str, str]] = {}
+    if ensemble.stacker and ensemble.stacker.features == "scalar":
+        values = zip(ensemble.members, ensemble.stacker.coefficients, strict=True)
+        columns["coefficient"] = {name: _signed(value) for name, value in values}
+    if ensemble.temperatures:
+        heat = zip(ensemble.members, ensemble.temperatures, strict=True)
+        columns["temperature"] = {name: f"{value:.3f}" for name, value in heat}
+    return columns
+
+
+def resplit_line(ensemble: Ensemble) -> str:
+    """One line: what the ensemble is worth on samples that it was not chosen on; empty where it was not measured."""
+    found = ensemble.resplit
+    if not found:
+        return ""
+    if "not_available" in found:
+        return f"no cross-validated score: {found['not_available']}"
+    return (
+        f"cross-validated {ensemble.metric} {found['score']:.4f} ± {found['standard_error']:.4f} "
+        f"({found['splits']} re-splits), optimism {_signed(found['optimism'])}, gain over the best single "
+        f"{_signed(found['gain'])} ± {found['gain_standard_error']:.4f} (+ is better)"
+    )
+
+
+def _candidates_table(ensemble: Ensemble) -> str:
+    """Methods that `auto` compared, the best first, and those that it could not compare."""
+    entries = ensemble.resplit.get("candidates", [])
+    compared = sorted((e for e in entries if "score" in e), key=lambda e: -e["gain"])
+    rows = [
+        (
+            f"{entry['method']} (chosen)" if entry["method"] == ensemble.resplit["method"] else entry["method"],
+            f"{entry['score']:.4f} ± {entry['standard_error']:.4f}",
+            f"{_signed(entry['gain'])} ± {entry['gain_standard_error']:.4f}",
+            f"{entry['size']:.1f}",
+        )
+        for entry in compared
+    ]
+    table = (
+        plain_table(rows, "method", f"cross-validated {ensemble.metric}", "gain over single", "members") if rows else ""
+    )
+    others = [f"left out: {e['method']}: {e['left_out']}" for e in entries if "left_out" in e]
+    others = [textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in others]
+    return "\n".join(filter(None, [table, *others]))
 
 
 def _fact(value: Any) -> str:
@@ -91,6 +152,10 @@ def _is_number(value: Any) -> bool:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")  # + 0.0 turns −0 into 0
 
 
 def _fixed(value: float | None, digits: int) -> str:
