@@ -31,10 +31,13 @@ _HOME = {
     "Splits": "data",
     "TrainConfig": "training",
     "build_model": "models",
+    "cross_validate": "selection",
     "evaluate": "evaluation",
+    "explain": "selection",
     "focal_diversity": "diversity",
     "import_arrays": "pool",
     "load_data": "data",
+    "pareto_front": "selection",
     "parse_policy": "policies",
     "preset": "policies",
     "run": "road",
@@ -64,6 +67,9 @@ if TYPE_CHECKING:
     from lrensemble.pool import import_arrays as import_arrays
     from lrensemble.predictions import Predictions as Predictions
     from lrensemble.road import run as run
+    from lrensemble.selection import cross_validate as cross_validate
+    from lrensemble.selection import explain as explain
+    from lrensemble.selection import pareto_front as pareto_front
     from lrensemble.selection import select as select
     from lrensemble.training import TrainConfig as TrainConfig
     from lrensemble.training import train_pool as train_pool

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lrensemble.errors import InputError, nearest
-from lrensemble.selection import check_request
+from lrensemble.errors import InputError, lookup, nearest
+from lrensemble.selection import SELECTORS, check_options, check_request
 from lrensemble.training.config import TrainConfig
 
 __all__ = ["Compute", "Data", "Experiment", "Selection"]
@@ -24,6 +24,7 @@ EXPECTED = {  # what pydantic finds wrong, in the words of someone who writes th
     "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "dict_type": "a table of settings",
     "missing": "a list of two",
     "too_long": "a list of two",
 }
@@ -48,13 +49,21 @@ class Data:
 
 @dataclass(frozen=True)
 class Selection:
-    """How to choose ensembles; the first method is the one that the verdict is about."""
+    """How to choose ensembles; the first method is the one that the verdict is about.
+
+    `resplits` is how often validation is re-split to measure how rosy the score is (0: not at all); `calibrate` what is
+    temperature-scaled (``"none"``, ``"members"``, ``"ensemble"``, ``"both"``); `options` are those of methods, by
+    method and name.
+    """
 
     methods: tuple[str, ...] = ("greedy",)
     metric: str = "nll"
     size: int | None = None
     rule: str = "mean_probability"
     seed: int = 0
+    resplits: int = 20
+    calibrate: str = "none"
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -62,7 +71,25 @@ class Selection:
         if len(set(self.methods)) < len(self.methods):
             raise InputError(f"methods: expected each selection method once, got {', '.join(self.methods)}")
         for method in self.methods:
-            check_request(method, metric=self.metric, size=self.size, rule=self.rule, seed=self.seed)
+            check_request(
+                method,
+                metric=self.metric,
+                size=self.size,
+                rule=self.rule,
+                seed=self.seed,
+                resplits=self.resplits,
+                calibrate=self.calibrate,
+            )
+        for method, options in self.options.items():
+            for name, value in options.items():
+                _check_option(method, name, value)
+
+
+def _check_option(method: str, name: str, value: Any) -> None:
+    try:
+        check_options(method, lookup(SELECTORS, method, "selection method"), {name: value})
+    except InputError as error:
+        raise InputError(f"options.{method}.{name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -183,8 +210,8 @@ def _explain(errors: Sequence[Any], values: Mapping[str, Any], source: str, text
     if errors[0]["type"] == "value_error":
         reason = errors[0]["msg"].removeprefix("Value error, ")
         key, colon, rest = reason.partition(": ")
-        if colon and key.isidentifier():  # the check named its field: it is the innermost part of the place
-            path, reason = (*path, key), rest
+        if colon and re.fullmatch(r"[\w.\-]+", key):  # the check named its field: it is the innermost part of the place
+            path, reason = (*path, *key.split(".")), rest
         return f"{_where(source, text, path)}: {reason}" if path else reason
     alike = [error for error in errors if _path_in(values, error["loc"]) == path]
     kinds = dict.fromkeys(EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be ")) for error in alike)
@@ -247,9 +274,10 @@ def _line_of(text: str, path: tuple[str, ...]) -> int | None:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line):
             table = header[1]
-            found = number if table.split(".") == keys[:1] else found
+            parts = table.split(".")
+            found = number if parts == keys[: len(parts)] else found
         elif assigned := re.match(r"\s*([\w.\-]+)\s*=", line):
-            here = [*table.split("."), assigned[1]] if table else assigned[1].split(".")
+            here = [*(table.split(".") if table else ()), *assigned[1].split(".")]
             if here == keys[: len(here)]:
                 return number
     return found

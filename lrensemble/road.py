@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,9 @@ from lrensemble.selection import select
 from lrensemble.training import train_pool
 
 __all__ = ["Outcome", "ensemble_name", "evaluate_and_write", "run", "select_and_save", "train"]
+
+DEFAULT_RULE = "mean_probability"
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ def run(experiment: Experiment | str | Path, *, progress: bool | Callable[..., N
     saved = [select_and_save(pool, plan, method) for method in plan.selection.methods]
     ensembles = tuple(ensemble for ensemble, _ in saved)
     report, paths = evaluate_and_write(pool, ensembles, saved[0][1].stem)
-    return Outcome(pool, ensembles, report, {"pool": pool.path, "ensemble": saved[0][1], **paths})
+    files = {f"ensemble {i}" if i > 1 else "ensemble": path for i, (_, path) in enumerate(saved, start=1)}
+    return Outcome(pool, ensembles, report, {"pool": pool.path, **files, **paths})
 
 
 def train(plan: Experiment, *, progress: bool | Callable[..., None] | None = None) -> Pool:
@@ -71,20 +78,37 @@ def train(plan: Experiment, *, progress: bool | Callable[..., None] | None = Non
 
 def select_and_save(pool: Pool, plan: Experiment, method: str) -> tuple[Ensemble, Path]:
     """Select one ensemble as the experiment says and save it in the pool."""
-    ensemble = select(pool, method=method, **_settings(plan.selection, "metric", "size", "rule", "seed"))
+    settings = _settings(plan.selection, "metric", "size", "rule", "seed", "resplits", "calibrate")
+    ensemble = select(pool, method=method, **settings, **plan.selection.options.get(method, {}))
     return ensemble, pool.save_ensemble(ensemble, ensemble_name(ensemble))
 
 
 def ensemble_name(ensemble: Ensemble) -> str:
-    """File stem of an ensemble: its method and objective."""
-    return f"{ensemble.method}-{ensemble.metric}" if ensemble.metric else ensemble.method
+    """File stem of an ensemble: method, objective, and what else was asked for that is not the default.
+
+    ``greedy-nll``, ``top-k-accuracy-majority-size3``: the same request has the same file, another one has another.
+    Options that make no short plain text are told apart by eight digits of their hash.
+    """
+    rule = ensemble.rule if ensemble.rule != DEFAULT_RULE else ""
+    asked = {key: value for key, value in ensemble.options.items() if (key, value) != ("seed", 0)}
+    options = [f"{key}{value}" for key, value in sorted(asked.items())]
+    stem = "-".join(filter(None, [ensemble.method, ensemble.metric, rule]))
+    full = "-".join([stem, *options])
+    if len(full) <= LONGEST_NAME and all(re.fullmatch(r"\w[\w.]*", option, re.ASCII) for option in options):
+        return full
+    return f"{stem}-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def evaluate_and_write(pool: Pool, ensembles: tuple[Ensemble, ...], name: str) -> tuple[Report, dict[str, Path]]:
-    """Evaluate on the pool's test data and write ``report.json``, ``report.txt`` and ``report.png``."""
+def evaluate_and_write(
+    pool: Pool, ensembles: tuple[Ensemble, ...], name: str, **more: Any
+) -> tuple[Report, dict[str, Path]]:
+    """Evaluate on the pool's test data and write ``report.json``, ``report.txt`` and ``report.png``.
+
+    `more` are further arguments of `evaluate`: ``shifts``, ``control``.
+    """
     from lrensemble.reporting import plot_report
 
-    report = evaluate(pool, ensembles)
+    report = evaluate(pool, ensembles, **more)
     folder = pool.reports_path(name)
     write_text_atomic(folder / "report.json", report.to_json())
     write_text_atomic(folder / "report.txt", f"{report}\n")

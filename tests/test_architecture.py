@@ -17,23 +17,27 @@ PACKAGE = Path(lrensemble.__file__).parent
 FLOORS = {
     "errors": -1,
     "files": 0,
+    "kernels": 0,
+    "memory": 0,
     "references": 0,
-    "metrics": 0,
     "predictions": 1,
     "policies": 1,
     "data": 1,
     "models": 1,
     "diversity": 2,
     "combine": 1,
-    "ensemble": 2,
-    "pool": 3,
-    "selection": 4,
-    "training": 4,
-    "evaluation": 5,
-    "reporting": 6,
-    "experiment": 7,
-    "road": 8,
-    "cli": 9,
+    "stacker": 1,
+    "calibration": 2,
+    "metrics": 3,
+    "ensemble": 3,
+    "pool": 4,
+    "selection": 5,
+    "training": 5,
+    "evaluation": 6,
+    "reporting": 7,
+    "experiment": 8,
+    "road": 9,
+    "cli": 10,
 }
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "lrensemble."))
 
@@ -86,7 +90,7 @@ def test_public_names_exist():
     assert set(lrensemble.__all__) <= set(dir(lrensemble))
 
 
-HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "joblib", "pydantic", "h5py", "pandas")
+HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "joblib", "pydantic", "h5py", "pandas", "numba")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROAD
 
 import lrensemble as lre
+from lrensemble.cli.common import parse_options
 from lrensemble.cli.list_ import TABLES
 from lrensemble.cli.main import COMMANDS, main
 
@@ -66,7 +67,7 @@ def test_commands_are_twins_of_the_library(road, command, tmp_path):
     pool = lre.Pool.open(folder)
     out = tmp_path / "e.json"
     printed = json.loads(command("select", folder, "--metric", "accuracy", "--out", out, "--json").stdout)
-    ensemble = lre.select(pool, metric="accuracy")
+    ensemble = lre.select(pool, metric="accuracy", resplits=20)
     assert tuple(printed["members"]) == ensemble.members
     assert lre.Ensemble.load(out) == ensemble
     report = json.loads(command("evaluate", folder, out, "--json").stdout)
@@ -90,6 +91,71 @@ def test_select_takes_options_of_the_method(road, capsys):
     assert "rounds" in fails(capsys, "select", folder, "--option", f"rounds={'-' * 100000}1")
     for out in ("", folder):
         assert "a file to write as --out" in fails(capsys, "select", folder, "--out", out)
+
+
+def test_options_may_be_written_as_in_experiment_files():
+    assert parse_options(["replacement=false", "keep_best=True", "init=0"]) == {
+        "replacement": False,
+        "keep_best": True,
+        "init": 0,
+    }
+
+
+def test_wrong_kinds_of_options_are_one_line(road, capsys):
+    folder, _ = road
+    for option, says in {
+        "rounds=many": "expected rounds as an integer or None, got 'many'",
+        "replacement=1": "expected replacement as True or False, got 1",
+        "bag_fraction=True": "expected bag_fraction as a number, got True",
+        "rouns=3": "did you mean 'rounds'",
+    }.items():
+        assert says in fails(capsys, "select", folder, "--option", option)
+    assert "got 1" in fails(capsys, "select", folder, "--resplits", "1")
+    assert list((folder / "ensembles").glob("*many*")) == []
+
+
+def test_select_shows_what_the_choice_is_worth(road, command, tmp_path):
+    folder, _ = road
+    shown = command("select", folder, "--method", "auto", "--out", tmp_path / "auto.json").stdout
+    assert re.search(r"cross-validated nll \d\.\d{4} ± \d\.\d{4} \(20 re-splits\), optimism", shown)
+    assert "(chosen)" in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 100
+    plain = command("select", folder, "--resplits", "0", "--out", tmp_path / "plain.json").stdout
+    assert "cross-validated" not in plain
+    assert lre.Ensemble.load(tmp_path / "plain.json").resplit == {}
+
+
+def test_explain_is_the_twin_of_the_library(road, command, capsys, tmp_path):
+    folder, _ = road
+    path = folder / "ensembles" / "greedy-nll.json"
+    printed = command("explain", folder, path, "--json").stdout
+    found = lre.explain(lre.Pool.open(folder), lre.Ensemble.load(path))
+    # one process may sum by compiled kernels and the other by numpy, which differ in the last digit
+    one, other = (
+        json.loads(text, parse_float=lambda digits: round(float(digits), 9))
+        for text in (printed, json.dumps(found.to_dict()))
+    )
+    assert one == other
+    assert main(["explain", str(folder), str(path)]) == 0
+    assert capsys.readouterr().out == f"{found}\n"
+    assert main(["explain", str(folder), str(path), "--metric", "accuracy"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert "did you mean 'accuracy'" in fails(capsys, "explain", folder, path, "--metric", "acuracy")
+    assert "cannot be read" in fails(capsys, "explain", folder, tmp_path / "none.json")
+    other = lre.Ensemble(("x",), (1.0,), fingerprint="0" * 64).save(tmp_path / "e.json")
+    assert "another pool" in fails(capsys, "explain", folder, other)
+
+
+def test_another_request_has_another_file(road, capsys):
+    folder, _ = road
+    for flags in ([], ["--option", "rounds=3"], ["--rule", "median", "--size", "2"], ["--option", "bags=2"]):
+        assert main(["select", str(folder), "--resplits", "0", *flags]) == 0
+    capsys.readouterr()
+    names = {"greedy-nll", "greedy-nll-rounds3", "greedy-nll-median-size2", "greedy-nll-bags2"}
+    assert names <= {path.stem for path in (folder / "ensembles").iterdir()}
+    assert lre.Ensemble.load(folder / "ensembles" / "greedy-nll-rounds3.json").options["rounds"] == 3
+    for name in names - {"greedy-nll"}:
+        (folder / "ensembles" / f"{name}.json").unlink()
 
 
 def test_inspect_shows_members_and_no_test_scores(road, command):
@@ -142,6 +208,26 @@ def test_every_table_lists(table, capsys):
     for name, description in entries.items():
         assert name in text
         assert description
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_metrics_are_listed_with_their_direction(capsys):
+    assert main(["list", "metrics", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["nll"].endswith("(lower is better)")
+    assert listed["accuracy"].endswith("(higher is better)")
+
+
+def test_selectors_are_listed_with_their_options(capsys):
+    assert main(["list", "selectors"]) == 0
+    text = capsys.readouterr().out
+    assert main(["list", "selectors", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert entries["greedy"]["options"]["replacement"] is True
+    assert entries["whole"]["options"] == {}
+    for entry in entries.values():
+        assert all(f"{name}=" in text for name in entry["options"])
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_policies(tmp_path, capsys):
@@ -227,6 +313,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, message, capsys):
         (["--data", "nopackage.module:function"], "nopackage"),
         (["--data", "torchvision:CIFAR11"], "CIFAR10"),
         (["none.toml"], "cannot be read"),
+        (["--option", "greedy.rounds=x"], "^lrensemble: error: selection.options.greedy.rounds: expected rounds as an"),
+        (["--option", "greedy.round=3"], "did you mean 'rounds'"),
+        (["--option", "gredy.rounds=3"], "did you mean 'greedy'"),
+        (["--option", "rounds=3"], "METHOD.KEY=VALUE, such as greedy.rounds=3"),
+        (["--option", "greedy.rounds"], "KEY=VALUE"),
+        (["--option", "greedy.rounds=3", "greedy.rounds=4"], "greedy.rounds twice"),
+        (["--resplits", "1"], "selection: expected resplits as 0 or at least 2"),
+        (["--calibrate", "all"], "calibrate"),
     ],
 )
 def test_bad_input_of_run_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
@@ -306,6 +400,24 @@ def test_a_damaged_member_is_set_aside_and_trained_again(road, command, tmp_path
     np.testing.assert_array_equal(healed.predictions("test").logits, original.predictions("test").logits)
 
 
+def test_what_verifying_finds_is_said_once(road, command, tmp_path):
+    shutil.copytree(road[0], tmp_path / "pool")
+    victim = sorted((tmp_path / "pool" / "members").iterdir())[0]
+    content = bytearray(victim.read_bytes())
+    with h5py.File(victim) as file:
+        content[file["logits/test"].id.get_offset()] ^= 1
+    victim.write_bytes(content)
+    done = command("inspect", tmp_path / "pool", "--verify", expect=1)
+    assert done.stdout.count("logits/test") == 1
+    found = done.stdout.count("problem: ")  # an ensemble may have lost a member
+    assert done.stderr == f"lrensemble: error: expected a sound pool, got one with {found} problem(s), listed above\n"
+
+
+def test_an_ensemble_that_is_given_twice(road, capsys):
+    paths = [road[0] / "ensembles" / name for name in ("a.json", "b.json", "a.json")]
+    assert f"each ensemble once, got '{paths[0]}' 2 times" in fails(capsys, "evaluate", road[0], *paths)
+
+
 def test_an_ensemble_of_another_pool(road, capsys, tmp_path):
     ensemble = lre.Ensemble(("x",), (1.0,), fingerprint="0" * 64).save(tmp_path / "e.json")
     assert "another pool" in fails(capsys, "evaluate", road[0], ensemble)
@@ -322,6 +434,8 @@ def test_interruption_exits_130_and_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr("lrensemble.road.run", interrupt)
     assert "the same command goes on" in fails(capsys, "run", code=130)
+    monkeypatch.setattr("lrensemble.pool.Pool.open", interrupt)  # nothing is half done that would go on
+    assert fails(capsys, "select", "pool", code=130) == "lrensemble: interrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,13 @@ FULL = Experiment(
     pool="somewhere",
     data=Data(name="mnist5k", train_size=1000, val_size=0.2, root="there", resize=32),
     train=TrainConfig(epochs=3, optimizer="adam", clip_norm=1.0),
-    selection=Selection(methods=("greedy", "top-k"), metric="accuracy", size=3),
+    selection=Selection(
+        methods=("greedy", "top-k"),
+        metric="accuracy",
+        size=3,
+        resplits=0,
+        options={"greedy": {"rounds": 50, "replacement": False}, "auto": {"candidates": ["top-k", "greedy(bags=3)"]}},
+    ),
     compute=Compute(jobs=2, device="cpu"),
 )
 
@@ -30,6 +36,7 @@ def test_schema_knows_every_setting():
     schema = Experiment.json_schema()
     assert set(schema["properties"]) == {f.name for f in dataclasses.fields(Experiment)}
     assert "epochs" in schema["$defs"]["TrainConfig"]["properties"]
+    assert {"resplits", "options"} <= set(schema["$defs"]["Selection"]["properties"])
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,22 @@ def test_schema_knows_every_setting():
         ),
         ("[data]\nname = 3", r"line 2: data\.name: expected a text, got 3"),
         ("train = 5", r"line 1: train: expected a table of settings, got 5"),
+        (
+            "[selection.options.greedy]\nrounds = 'many'",
+            r"line 2: selection\.options\.greedy\.rounds: expected rounds as an integer or None, got 'many'",
+        ),
+        (
+            "[selection.options.top-k]\nrounds = 2",
+            r"line 2: selection\.options\.top-k\.rounds: method 'top-k' has no option 'rounds'",
+        ),
+        (
+            "[selection]\noptions.gredy.rounds = 2",
+            r"line 2: selection\.options\.gredy\.rounds: unknown selection method 'gredy': did you mean 'greedy'",
+        ),
+        ("[selection.options]\ngreedy = 3", r"line 2: selection\.options\.greedy: expected a table of settings, got 3"),
+        ("[selection]\noptions = 3", r"line 2: selection\.options: expected a table of settings, got 3"),
+        ("[selection]\nresplits = 1", r"expected resplits as 0 or at least 2, got 1"),
+        ("[selection]\nresplits = -1", r"expected resplits as an integer ≥ 0, got -1"),
         ("seeds = = 1", r"syntax error: .*line 1"),
         ("policies = [1]", r"line 1: policies\.0: expected a text, got 1"),
     ],

@@ -2,93 +2,32 @@
 
 import itertools
 import json
+import re
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans
+from selection_helpers import a_pool, coarse_pools, naive_best, naive_greedy, naive_key, weights_of
 
-from lrensemble.combine import COMBINERS, combine
-from lrensemble.diversity import DIVERSITY, focal_diversity, team_diversity
+from lrensemble.combine import COMBINERS
 from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, UnknownNameError
 from lrensemble.metrics import METRICS
 from lrensemble.predictions import Predictions
 from lrensemble.selection import SELECTORS, select
 from lrensemble.selection.base import Objective, Task
-from lrensemble.selection.diverse import two_means
-from lrensemble.selection.scorers import AccuracyScorer, RuleScorer, scorer_for
+from lrensemble.selection.scorers import RuleScorer, scorer_for
 from lrensemble.selection.teams import all_scores, team_scores
 
 OBJECTIVES = ("accuracy", "nll", "brier", "macro_f1", "balanced_accuracy")
+DRAWN = ("random", "auto", "tradeoff")  # draw by position: members, the parts to compare on, the halves to choose λ on
 every_method = pytest.mark.parametrize("method", SELECTORS)
-
-
-def a_pool(members=6, samples=80, classes=3, seed=0, sharpness=1.0, split="val"):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, samples)
-    shared = rng.normal(size=(samples, classes)) + 1.2 * np.eye(classes)[labels]
-    logits = shared + rng.normal(size=(members, samples, classes)) * rng.uniform(0.5, 2, (members, 1, 1))
-    ids = [f"m{i}" for i in range(members)]
-    return Predictions.from_arrays(sharpness * logits, labels, ids=ids, split=split, fingerprint="f" * 64)
-
-
-def weights_of(ensemble, ids):
-    given_weights = dict(zip(ensemble.members, ensemble.weights, strict=True))
-    return np.array([given_weights.get(name, 0.0) for name in ids])
+QUICK = {"auto": {"resplits": 4}}  # every method runs on many pools: these arguments spare time
 
 
 # --- the naive twins: float64, straight from the definition ---------------------------------------------------------
-
-
-def naive_key(p, members, metric, rule):
-    """(score, tie, −distinct members) of a team given as a list of members, with repetition."""
-    distinct, counts = np.unique(members, return_counts=True)
-    if rule == "mean_probability":
-        combined = p.probabilities[list(members)].astype(np.float64).sum(axis=0) / len(members)
-    else:
-        combined = combine(p.probabilities[distinct], counts, rule)
-    objective = Objective.of(metric)
-    return objective.score(combined, p.labels), objective.tie(combined, p.labels), -len(distinct)
-
-
-def beats(new, old):
-    for a, b in zip(new, old, strict=True):
-        if abs(a - b) > 1e-12 * max(abs(a), abs(b)):
-            return a > b
-    return False
-
-
-def naive_best(keys):
-    best = 0
-    for i, key in enumerate(keys):
-        best = i if beats(key, keys[best]) else best
-    return best
-
-
-def naive_greedy(p, metric, rule, *, size=None, rounds=None, replacement=True, init=0):
-    """Members in the order picked, and the key after each."""
-    singles = [naive_key(p, [j], metric, rule)[:2] for j in range(p.n_members)]
-    order = sorted(range(p.n_members), key=lambda j: (-singles[j][0], -singles[j][1], j))
-    limit = size or p.n_members
-    picked, keys = [], []
-    for k in range(max(rounds or (25 if replacement else limit), init)):
-        candidates = [
-            j
-            for j in range(p.n_members)
-            if (j in picked and replacement) or (j not in picked and len(set(picked)) < limit)
-        ]
-        if not candidates:
-            break
-        if k < init:
-            candidates = [order[k]]
-        found = [naive_key(p, [*picked, j], metric, rule) for j in candidates]
-        best = naive_best(found)
-        picked.append(candidates[best])
-        keys.append(found[best])
-    return picked, keys
 
 
 def naive_exhaustive(p, metric, rule, sizes):
@@ -104,7 +43,7 @@ def naive_exhaustive(p, metric, rule, sizes):
 def test_every_method_gives_a_valid_ensemble(method, metric):
     p = a_pool()
     before = p.logits.copy(), p.labels.copy()
-    ensemble = select(p, method=method, metric=metric)
+    ensemble = select(p, method=method, metric=metric, **QUICK.get(method, {}))
     assert isinstance(ensemble, Ensemble)
     assert list(ensemble.members) == [name for name in p.ids if name in ensemble.members]
     assert min(ensemble.weights) > 0
@@ -119,11 +58,18 @@ def test_every_method_gives_a_valid_ensemble(method, metric):
 
 
 @every_method
+def test_every_method_says_how_it_came_to_its_team(method):
+    reason = select(a_pool(), method=method).reason
+    assert reason
+    assert not re.search(r"\b1 (teams|bags|clusters|moves)\b", reason)
+
+
+@every_method
 def test_the_same_call_gives_the_same_ensemble(method):
     assert select(a_pool(), method=method, seed=3) == select(a_pool(), method=method, seed=3)
 
 
-@pytest.mark.parametrize("method", [name for name in SELECTORS if name != "random"])
+@pytest.mark.parametrize("method", [name for name in SELECTORS if name not in DRAWN])
 @pytest.mark.parametrize("metric", ["accuracy", "nll"])
 def test_order_of_members_and_samples_plays_no_part(method, metric):
     p = a_pool(7, 150, 4, seed=5)
@@ -157,12 +103,17 @@ def test_degenerate_pools_give_valid_ensembles_without_warnings(method, case):
     for metric in OBJECTIVES:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            ensemble = select(p, method=method, metric=metric)
+            ensemble = select(p, method=method, metric=metric, **QUICK.get(method, {}))
         assert np.isfinite(ensemble.score)
         assert np.isfinite([step["score"] for step in ensemble.trace]).all()
 
 
-@pytest.mark.parametrize("method", [name for name in SELECTORS if name not in ("whole", "best", "greedy")])
+UPPER_BOUND = ("greedy", "beam", "convex", "climb", "auto")  # methods for which `size` is one
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in SELECTORS if SELECTORS[name].takes_size and name not in UPPER_BOUND]
+)
 def test_size_is_kept(method):
     assert len(select(a_pool(), method=method, size=3)) == 3
 
@@ -170,7 +121,7 @@ def test_size_is_kept(method):
 @every_method
 @pytest.mark.parametrize("rule", COMBINERS)
 def test_every_rule_works_with_every_method(method, rule):
-    ensemble = select(a_pool(4, 30), method=method, rule=rule, metric="accuracy")
+    ensemble = select(a_pool(4, 30), method=method, rule=rule, metric="accuracy", **QUICK.get(method, {}))
     assert ensemble.rule == rule
     assert ensemble.score == METRICS["accuracy"](ensemble.probabilities(a_pool(4, 30)), a_pool(4, 30).labels)
 
@@ -264,6 +215,14 @@ def test_exhaustive_says_how_many_teams_and_what_else():
 # --- objectives -----------------------------------------------------------------------------------------------------
 
 
+def test_a_callable_that_gives_no_number_is_refused():
+    def words(probabilities, labels):
+        return "good"
+
+    with pytest.raises(InputError, match="metric 'words' to give a number, got 'good'"):
+        select(a_pool(), metric=words)
+
+
 def test_a_callable_is_maximised_and_a_metric_keeps_its_direction():
     p = a_pool()
     own = select(p, metric=lambda probabilities, y: -METRICS["nll"](probabilities, y))
@@ -296,16 +255,6 @@ def test_equal_accuracy_goes_by_nll_then_size_then_index():
 # --- scorers --------------------------------------------------------------------------------------------------------
 
 
-@st.composite
-def coarse_pools(draw):
-    """Probabilities on a coarse grid: many exact ties of classes and of teams."""
-    m, n, c = draw(st.integers(1, 9)), draw(st.integers(1, 6)), draw(st.integers(2, 4))
-    parts = draw(st.lists(st.integers(0, 3), min_size=m * n * c, max_size=m * n * c))
-    weights = np.array(parts, dtype=float).reshape(m, n, c) + 0.25
-    labels = draw(st.lists(st.integers(0, c - 1), min_size=n, max_size=n))
-    return Predictions.from_arrays(probabilities=weights / weights.sum(axis=2, keepdims=True), labels=labels)
-
-
 @pytest.mark.parametrize("metric", OBJECTIVES)
 @given(p=coarse_pools(), data=st.data())
 @settings(deadline=None, max_examples=40)
@@ -318,17 +267,6 @@ def test_scorers_equal_the_definition(metric, p, data):
     expected = np.array([naive_key(p, [*members, j], metric, "mean_probability")[:2] for j in candidates])
     np.testing.assert_allclose(scorer.scores(candidates), expected[:, 0], atol=1e-7)
     np.testing.assert_allclose(scorer.ties(candidates), expected[:, 1], atol=1e-12)
-
-
-@pytest.mark.parametrize("sharpness", [0.3, 1, 30])
-@pytest.mark.parametrize("classes", [2, 3, 12])
-def test_open_duels_count_as_all_samples_do(classes, sharpness):
-    p = a_pool(10, 400, classes, sharpness=sharpness)
-    scorer = AccuracyScorer(p)
-    everyone = np.arange(10)
-    for member in (3, 3, 1, 7, 0, 3):
-        scorer = scorer.plus(member)
-        np.testing.assert_array_equal(scorer._right_by_duels(everyone), scorer._right(everyone))
 
 
 def test_walks_over_teams_agree_with_single_teams():
@@ -494,67 +432,3 @@ def test_random_teams_are_uniform_and_follow_the_seed():
     assert counts.min() > 60  # 100 expected, sd 9
     any_size = {select(p, method="random", seed=s).members for s in range(600)}
     assert len(any_size) == 15
-
-
-# --- diversity ------------------------------------------------------------------------------------------------------
-
-
-def naive_diverse(p, name, focal, metric, sizes, threshold):
-    passing = []
-    for size in sizes:
-        teams = list(itertools.combinations(range(p.n_members), size))
-        function = focal_diversity if focal else team_diversity
-        values = function(p.predicted, p.labels, teams, name)
-        values = values if focal or DIVERSITY[name].higher_is_more_diverse else -values
-        if threshold == "mean" or len(teams) == 1:
-            keep = values >= values.mean() - 1e-12
-        else:
-            scores = np.array([naive_key(p, team, metric, "mean_probability")[0] for team in teams])
-            scaled = [(v - v.min()) / np.ptp(v) if np.ptp(v) > 1e-12 else v * 0 + 1 for v in (scores, values)]
-            points = np.stack(scaled, axis=1)
-            keep = KMeans(2, init=np.array([[1.0, 1.0], [0.0, 0.0]]), n_init=1, tol=0).fit(points).labels_ == 0
-        passing += [team for team, kept in zip(teams, keep, strict=True) if kept]
-    return passing[naive_best([naive_key(p, team, metric, "mean_probability") for team in passing])]
-
-
-@pytest.mark.parametrize("threshold", ["mean", "kmeans"])
-@pytest.mark.parametrize("focal", [False, True])
-@pytest.mark.parametrize("name", ["CK", "QS", "BD", "FK", "KW", "GD"])
-def test_diverse_takes_the_best_of_the_diverse_teams(name, focal, threshold):
-    p = a_pool(7, 120, 4, seed=8)
-    method = f"{'focal' if focal else 'diversity'}-{name.lower()}"
-    for metric in ("accuracy", "nll"):
-        for options, sizes in (({}, range(2, 6)), ({"size": 3}, [3]), ({"max_size": 9}, range(2, 8))):
-            expected = naive_diverse(p, name, focal, metric, sizes, threshold)
-            ensemble = select(p, method=method, metric=metric, threshold=threshold, **options)
-            assert ensemble.members == tuple(p.ids[i] for i in expected)
-
-
-def test_short_names_are_the_general_method():
-    p = a_pool(7, 120)
-    short, general = select(p, method="focal-gd"), select(p, method="diversity", diversity="gd", focal=True)
-    assert (short.members, short.score) == (general.members, general.score)
-    assert len(select(p, method="diversity", diversity="ENT")) >= 2
-
-
-def test_large_pools_are_sampled_with_the_seed():
-    p = a_pool(30, 40, seed=2)
-    few = {select(p, method="diversity-bd", size=4, max_teams=20, seed=s).members for s in range(4)}
-    assert len(few) > 1
-    for team in few:
-        assert len(team) == 4
-    again = [select(p, method="diversity-bd", size=4, max_teams=20, seed=1) for _ in range(2)]
-    assert again[0] == again[1]
-
-
-@given(seed=st.integers(0, 10_000), n=st.integers(8, 60))  # so many that no cluster runs empty
-@settings(deadline=None, max_examples=30)
-def test_two_means_equals_scikit_learn(seed, n):
-    points = np.random.default_rng(seed).random((n, 2))  # none as near to one start as to the other
-    theirs = KMeans(2, init=np.array([[1.0, 1.0], [0.0, 0.0]]), n_init=1, tol=0, max_iter=1000).fit(points).labels_ == 0
-    np.testing.assert_array_equal(two_means(points), theirs)
-
-
-@pytest.mark.parametrize("points", [[[1, 1]], [[0, 1], [1, 0]], [[0.5, 0.5]] * 3, [[1, 0], [1, 0]]])
-def test_two_means_never_leaves_the_first_cluster_empty(points):
-    assert two_means(np.array(points, dtype=float)).any()

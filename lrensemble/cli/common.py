@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["add_experiment_flags", "add_json_flag", "add_selection_flags", "experiment_from", "print_json", "whole"]
+from lrensemble.errors import InputError
+
+__all__ = [
+    "add_experiment_flags",
+    "add_json_flag",
+    "add_selection_flags",
+    "experiment_from",
+    "parse_options",
+    "print_json",
+    "whole",
+]
+
+_KEY = re.compile(r"([\w-]+\.)?[^\W\d]\w*")
+FLAGS = {"true": True, "false": False}  # as experiment files have them
 
 
 def whole(text: str) -> int:
@@ -95,12 +110,29 @@ SELECTION_FLAGS = (
         "RULE",
         "combination rule (`lrensemble list combiners`; default mean_probability)",
     ),
-    Flag("--seed", "selection.seed", whole, "S", "seed of methods that draw at random (default 0)"),
+    Flag("--seed", "selection.seed", whole, "S", "seed of methods that draw at random, and of re-splits (default 0)"),
+    Flag(
+        "--resplits",
+        "selection.resplits",
+        whole,
+        "N",
+        "re-splits of validation that measure how rosy the score is (default 20; 0: none)",
+    ),
+    Flag(
+        "--calibrate",
+        "selection.calibrate",
+        str,
+        "WHAT",
+        "temperature scaling: none (default), members, ensemble, both",
+    ),
 )
 
 POOL_FLAG = Flag("--pool", "pool", str, "DIR", "folder of the pool (default checkpoints/<data>-<model>)")
 METHODS_FLAG = Flag(
     "--method", "selection.methods", str, "NAME", "selection methods; the verdict is about the first", "+"
+)
+OPTIONS_FLAG = Flag(
+    "--option", "selection.options", str, "METHOD.KEY=VALUE", "options of methods, such as greedy.rounds=50", "+"
 )
 
 
@@ -151,7 +183,40 @@ def experiment_from(args: argparse.Namespace, file: str | None = None) -> Any:
     for flag in (*TRAINING_FLAGS, *SELECTION_FLAGS, POOL_FLAG, METHODS_FLAG):
         if flag.setting in vars(args):
             _put(values, flag.setting.split("."), getattr(args, flag.setting))
+    for key, value in parse_options(getattr(args, OPTIONS_FLAG.setting, [])).items():
+        method, dot, name = key.rpartition(".")
+        if not dot:
+            raise InputError(
+                f"expected an option as METHOD.KEY=VALUE, such as greedy.{key}={value}, got '{key}={value}'"
+            )
+        _put(values, [*OPTIONS_FLAG.setting.split("."), method, name], value)
     return Experiment.from_dict(values, source="")
+
+
+def parse_options(texts: list[str]) -> dict[str, Any]:
+    """Read options written as ``KEY=VALUE``; a value that is no Python literal, nor true or false, is a text.
+
+    Raises
+    ------
+    InputError
+        For a text of another form, or a key that is given twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            raise InputError(f"expected an option as KEY=VALUE, got '{text}'")
+        if key in options:
+            raise InputError(f"expected each option once, got {key} twice")
+        options[key] = _literal(value)
+    return options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return FLAGS[text] if text in FLAGS else ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:

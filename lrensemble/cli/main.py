@@ -15,7 +15,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 from lrensemble import __version__
-from lrensemble.cli import evaluate, import_, inspect, list_, policies, run, select, train
+from lrensemble.cli import evaluate, explain, import_, inspect, list_, policies, run, select, train
 from lrensemble.errors import LREnsembleError, nearest
 
 __all__ = ["build_parser", "main"]
@@ -24,6 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "run": run,
     "train": train,
     "select": select,
+    "explain": explain,
     "evaluate": evaluate,
     "inspect": inspect,
     "import": import_,
@@ -87,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LREnsembleError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted: what was trained is kept; the same command goes on from there", code=130)
+        kept = args.command in ("run", "train")
+        goes_on = ": what was trained is kept; the same command goes on from there" if kept else ""
+        return _fail(f"interrupted{goes_on}", code=130)
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from contextlib import redirect_stdout
 
 from lrensemble.cli.common import (
     METHODS_FLAG,
+    OPTIONS_FLAG,
     POOL_FLAG,
     add_experiment_flags,
     add_flag,
@@ -20,6 +22,7 @@ from lrensemble.cli.common import (
 EPILOG = """examples:
   lrensemble run                                     digits, a small MLP, 16 policies
   lrensemble run --data mnist5k --model lenet --train-size 1000 --method greedy diversity-ck
+  lrensemble run --method auto greedy --option greedy.rounds=50
   lrensemble run experiment.toml --jobs 4            a file; flags win over it"""
 
 
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", nargs="?", metavar="EXPERIMENT.toml", help="settings; flags win over them")
     add_flag(parser, POOL_FLAG)
     add_flag(parser, METHODS_FLAG)
+    add_flag(parser, OPTIONS_FLAG)
     add_json_flag(parser)
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of experiment files and stop")
     add_experiment_flags(parser)
@@ -42,6 +46,7 @@ def execute(args: argparse.Namespace) -> None:
         print_json(Experiment.json_schema())
         return
     plan = experiment_from(args, args.experiment)
+    from lrensemble.reporting import resplit_line
     from lrensemble.road import run
 
     with redirect_stdout(sys.stderr):  # what the user's own data or network prints is no result
@@ -51,6 +56,10 @@ def execute(args: argparse.Namespace) -> None:
         print_json({**outcome.report.to_dict(), "paths": paths})
         return
     print(outcome.report)
+    for ensemble in outcome.ensembles:
+        if line := resplit_line(ensemble):
+            print(f"\n{textwrap.fill(f'{ensemble.method}, chosen on validation: {line}', 100)}")
     print()
+    width = 1 + max(map(len, paths))
     for name, path in paths.items():
-        print(f"{name:9}{path}")
+        print(f"{name:{width}}{path}")

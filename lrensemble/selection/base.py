@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from lrensemble.errors import InputError, lookup
 from lrensemble.metrics import METRICS, Metric
 from lrensemble.predictions import Predictions
+from lrensemble.stacker import Stacker
 
 __all__ = [
     "MetricLike",
@@ -20,6 +22,7 @@ __all__ = [
     "better",
     "check_count",
     "check_flag",
+    "counted",
     "first_best",
     "near_best",
 ]
@@ -52,7 +55,10 @@ class Objective:
 
     @classmethod
     def of(cls, metric: MetricLike) -> Objective:
-        """Objective of a metric's name, of a ``Metric`` or its function, or of any other callable, to be maximised."""
+        """Objective of a metric's name, of a ``Metric`` or its function, or of any other callable, to be maximised.
+
+        A callable that is called like a metric of the table is told apart from it by its name.
+        """
         by_function: dict[object, Metric] = {entry.function: entry for entry in METRICS.values()}
         if not callable(metric):
             entry = lookup(METRICS, str(metric), "metric")
@@ -61,7 +67,8 @@ class Objective:
         elif metric in by_function:
             entry = by_function[metric]
         else:
-            return cls(getattr(metric, "__name__", "callable"), metric)
+            name = getattr(metric, "__name__", "callable")
+            return cls(f"{name} (callable)" if name in METRICS else name, metric)
         return cls(entry.name, entry.function, entry.higher_is_better)
 
     def is_metric(self, name: str) -> bool:
@@ -70,7 +77,11 @@ class Objective:
 
     def value(self, probabilities: Doubles, labels: npt.NDArray[np.int64]) -> float:
         """Return the metric as it is; raises `InputError` if it is not a finite number."""
-        value = float(self.function(probabilities, labels))
+        found = self.function(probabilities, labels)
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            raise InputError(f"expected metric '{self.name}' to give a number, got {found!r:.60}") from None
         if not np.isfinite(value):
             raise InputError(f"expected metric '{self.name}' to give a finite number, got {value}: use another metric")
         return value
@@ -119,11 +130,17 @@ class Selection:
         (member index, score after it), where the method has an order.
     reason
         One sentence: how the method came to this team.
+    resplit
+        What the method found by re-splitting validation, JSON-ready, where it does; see ``Ensemble.resplit``.
+    stacker
+        The linear model that takes the place of the combination rule, for the members of weight > 0; None: the rule.
     """
 
     weights: Doubles
     steps: tuple[tuple[int, float], ...] = ()
     reason: str = ""
+    resplit: Mapping[str, Any] = field(default_factory=dict)
+    stacker: Stacker | None = None
 
     @classmethod
     def equal(cls, n_members: int, team: Sequence[int] | npt.NDArray[np.integer]) -> Selection:
@@ -161,6 +178,11 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"expected {name} as True or False, got {value!r}")
     return bool(value)
+
+
+def counted(count: int, thing: str) -> str:
+    """Return the number with its noun: "1 member", "3,536 members"."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def check_count(name: str, value: object, low: int, high: int | None = None) -> int:
