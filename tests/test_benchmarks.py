@@ -1,0 +1,145 @@
+"""The benchmark scripts run, on tiny sizes and without the packages that they compare with."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lrensemble as lre
+from lrensemble.metrics import METRICS
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script; the other packages cannot be imported, whether they are installed or not."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for package in ("autogluon", "tabarena"):
+        monkeypatch.setitem(sys.modules, package, None)
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("section", ["greedy", "hard", "exhaustive", "diversity", "disk", "memory", "first"])
+def test_selection_sections_run(script, section, tmp_path, capsys, monkeypatch):
+    selection = script("benchmark_selection")
+    if section in ("disk", "memory", "first"):  # each figure takes a process of its own
+        monkeypatch.setattr(selection, "METRICS", ("nll",))
+    out = tmp_path / "out.json"
+    selection.main(["--quick", "--only", section, "--json", str(out)])
+    found = json.loads(out.read_text())["sections"][section]
+    shown = capsys.readouterr()
+    assert found["rows"]
+    assert all(len(row) == len(found["columns"]) for row in found["rows"])
+    assert f"## {section}" in shown.out
+    assert "FAILED" not in shown.out
+    assert "NO" not in [cell for row in found["rows"] for cell in row]
+
+
+def test_greedy_section_names_what_is_missing_and_agrees_with_the_reference(script, tmp_path):
+    selection = script("benchmark_selection")
+    section = selection.greedy(selection.QUICK)
+    assert "pip install autogluon.core" in " ".join(section.notes)
+    picked = section.columns.index("picks as naive")
+    assert {row[picked] for row in section.rows} == {"all rounds"}
+
+
+def test_sections_are_kept_and_resumed(script, tmp_path, capsys):
+    selection = script("benchmark_selection")
+    out = tmp_path / "out.json"
+    selection.main(["--quick", "--only", "diversity", "--json", str(out)])
+    before = json.loads(out.read_text())["sections"]["diversity"]
+    selection.main(["--quick", "--only", "exhaustive", "--json", str(out)])
+    selection.main(["--quick", "--only", "diversity", "--json", str(out), "--resume"])
+    after = json.loads(out.read_text())["sections"]
+    assert set(after) == {"diversity", "exhaustive"}
+    assert after["diversity"] == before
+
+
+def test_tables_go_between_the_markers_of_a_page(script, tmp_path):
+    selection = script("benchmark_selection")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- machine -->\n<!-- /machine -->\nbetween\n<!-- hard -->old<!-- /hard -->\nafter\n")
+    selection.main(["--quick", "--only", "hard", "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n<!-- machine -->")
+    assert text.endswith("<!-- /hard -->\nafter\n")
+    assert "old" not in text
+    assert "numpy" in text.partition("between")[0]
+    with pytest.raises(SystemExit, match="diversity"):
+        selection.main(["--quick", "--only", "diversity", "--write", str(page)])
+
+
+def test_synthetic_pools_have_the_accuracy_asked_for_and_err_together(script):
+    peers = script("benchmark_peers")
+    logits, labels = peers.synthetic_logits(12, 4000, 10, accuracy=0.9)
+    predictions = lre.Predictions.from_arrays(logits, labels)
+    accuracies = predictions.correct.mean(axis=1)
+    assert accuracies.mean() == pytest.approx(0.9, abs=0.01)
+    assert np.ptp(accuracies) > 0.01
+    both_wrong = (~predictions.correct[0] & ~predictions.correct[1]).mean()
+    assert both_wrong > 2 * (1 - accuracies[0]) * (1 - accuracies[1])
+    assert (predictions.probabilities.max(axis=2) == 1).mean() > 0.02  # saturated, as those of trained networks
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+def test_naive_greedy_scores_are_the_metric(script, metric):
+    peers = script("benchmark_peers")
+    logits, labels = peers.synthetic_logits(5, 60, 3, accuracy=0.7)
+    probabilities = lre.Predictions.from_arrays(logits, labels).probabilities
+    picks, scores = peers.naive_greedy(probabilities, labels, metric, 4)
+    team = probabilities[picks.order].mean(axis=0, dtype=float)
+    expected = METRICS[metric].function(team, labels)
+    assert abs(picks.scores[-1]) == pytest.approx(expected, rel=1e-6)
+    assert all(row.max() == pytest.approx(taken) for row, taken in zip(scores, picks.scores, strict=True))
+
+
+def test_agreement_tells_ties_from_errors(script):
+    peers = script("benchmark_peers")
+    scores = [np.array([0.5, 0.5, 0.4]), np.array([0.6, 0.5, 0.6])]
+    reference = peers.Picks([0, 0], [0.5, 0.6])
+    assert peers.agreement(peers.Picks([0, 0], []), reference, scores) == "all rounds"
+    assert peers.agreement(peers.Picks([1, 0], []), reference, scores) == "0 of 2 rounds, then a tie"
+    assert peers.agreement(peers.Picks([0, 1], []), reference, scores) == "1 of 2 rounds, then scores 0.1 apart"
+
+
+def test_methods_run_on_a_pool(script, tmp_path, capsys):
+    methods = script("benchmark_methods")
+    peers = script("benchmark_peers")
+    logits, labels = peers.synthetic_logits(4, 240, 3, accuracy=0.8)
+    split = {"val_logits": logits[:, :120], "val_labels": labels[:120]}
+    split |= {"test_logits": logits[:, 120:], "test_labels": labels[120:]}
+    lre.import_arrays(tmp_path / "pool", **split)
+    names = ["best", "whole", "random", "greedy", "exhaustive", "top-k"]
+    out = tmp_path / "out.json"
+    methods.main([str(tmp_path / "pool"), "--methods", *names, "--resplits", "2", "--json", str(out)])
+    runs = json.loads(out.read_text())["pools"]["pool"]["tables"]["nll"]["methods"]
+    assert set(runs) == set(names)
+    expected = METRICS["nll"].function(
+        lre.Predictions.from_arrays(logits[:, 120:], labels[120:]).probabilities.mean(axis=0, dtype=float), labels[120:]
+    )
+    assert runs["whole"]["test"]["nll"] == pytest.approx(expected, rel=1e-6)
+    assert runs["exhaustive"]["validation"] <= min(runs[name]["validation"] for name in names if name != "greedy")
+    assert "| **whole**" in capsys.readouterr().out
+
+
+def test_methods_that_chose_the_same_team_share_a_letter(script):
+    methods = script("benchmark_methods")
+    team = {"a": 0.5, "b": 0.5}
+    runs = {name: {"team": team, "stacked": False} for name in ("x", "y")}
+    runs |= {"z": {"team": {"a": 1.0}, "stacked": False}, "random": {"team": None, "stacked": False}}
+    assert {name: run["mark"] for name, run in methods.marked(runs).items()} == {
+        "x": "a",
+        "y": "a",
+        "z": "",
+        "random": "",
+    }
+
+
+def test_scripts_ask_for_pools(script, capsys):
+    with pytest.raises(SystemExit):
+        script("benchmark_methods").main([])
+    assert "expected pools" in capsys.readouterr().err
