@@ -54,6 +54,16 @@ def test_running_again_trains_nothing(road, command):
     assert again["n_members"] == 4
 
 
+def test_run_says_where_each_ensemble_is(road, capsys, tmp_path):
+    shutil.copytree(road[0], tmp_path / "copy")
+    methods = ["--method", "greedy", "whole", "--resplits", "0"]
+    assert main(["run", *ROAD, "--pool", str(tmp_path / "copy"), *methods, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    for label, stem in (("ensemble", "greedy-nll"), ("ensemble 2", "whole-nll")):
+        path = re.search(rf"^{label} +(\S*{stem}\S*\.json)$", printed, flags=re.M)[1]
+        assert os.path.exists(path)
+
+
 def test_run_from_its_own_experiment_file(road, command, tmp_path):
     pool, _ = road
     shutil.copytree(pool, tmp_path / "copy")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.kernels import kernel
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import ArrayOutputs, Predictions, softmax
 from lrensemble.selection.part import Part
 
 __all__ = ["Duels", "slabs"]
@@ -31,6 +31,7 @@ SECONDS = 2e-9  # that numpy takes for one probability
 AT_ONCE = 1 << 14  # probabilities of a member that a step works on, so that they stay in the cache of a core
 DECIDED_AT_ONCE = 1 << 16  # pairs of a duel and a candidate that are decided in one step
 READ_AT_ONCE = 1 << 18  # the same for what is read from disk
+TOGETHER = 1 << 17  # logits of several members that become probabilities in one step
 ROUNDING = 1e-9  # a bound has to clear zero by more than the rounding of float64 sums
 SURE = 0.501  # no other class can be as probable as one above it: probabilities sum to 1 within 0.001
 FEW = 4  # candidates that are a smaller part of the pool than one of so many are few
@@ -225,12 +226,24 @@ def slabs(predictions: Predictions) -> Iterator[tuple[int, Singles]]:
     whole = predictions.__dict__.get("probabilities")
     step = max(1, (AT_ONCE if predictions.in_memory else READ_AT_ONCE) // c)
     step = step if whole is not None else min(step, -(-n // PARTS))
-    slab = np.empty((0 if whole is not None else predictions.n_members, min(step, n), c), dtype=np.float32)
+    slab = np.empty((predictions.n_members if whole is None else 0, min(step, n), c), dtype=np.float32)
     for start in range(0, n, step):
         samples = slice(start, min(start + step, n))
-        for j, row in enumerate(slab[:, : samples.stop - start]):
-            row[...] = predictions.member(j, samples)
+        if whole is None:
+            _fill(slab[:, : samples.stop - start], predictions, samples)
         yield start, slab[:, : samples.stop - start] if whole is None else whole[:, samples]
+
+
+def _fill(slab: Singles, predictions: Predictions, samples: slice) -> None:
+    """Write the probabilities of all members on some samples to `slab`, (M, n, C)."""
+    outputs = predictions.outputs
+    if isinstance(outputs, ArrayOutputs) and not outputs.are_probabilities:  # the softmax of several members at once
+        step = max(1, TOGETHER // slab[0].size)
+        for j in range(0, len(slab), step):
+            slab[j : j + step] = softmax(outputs.values[j : j + step, samples])
+        return
+    for j, row in enumerate(slab):
+        row[...] = predictions.member(j, samples)
 
 
 def _marked(members: Singles, labels: npt.NDArray[np.int64], own: Singles, fast: ModuleType | None) -> Flags:
