@@ -7,7 +7,7 @@ from numba import types
 
 from lrensemble.kernels import compiled
 
-__all__ = ["bounds_of_sums", "sum_of_logs", "sums_of_logs"]
+__all__ = ["bounds_of_sums", "leading_sums", "sum_of_logs", "sums_of_logs"]
 
 LANES = 64  # products that grow side by side
 DEPTH = 8  # factors before exponents are taken out: 8 numbers above 1e-38 do not underflow a float64
@@ -57,20 +57,14 @@ def sum_of_logs(total: Any, own: Any, least: Any) -> Any:
     return logs
 
 
-@compiled(types.int64(TOTAL, OWN, INDICES, types.float64[::1], types.float64, types.float64, types.float64[::1]))
-def sums_of_logs(total: Any, own: Any, members: Any, bounds: Any, slack: Any, least: Any, out: Any) -> Any:
-    """Write Σ_n log max(total[n] + own[j, n], least) to `out`, for the members j in turn, as long as one may be best.
+@compiled(types.void(TOTAL, OWN, INDICES, types.float64, types.float64[::1]))
+def sums_of_logs(total: Any, own: Any, members: Any, least: Any, out: Any) -> None:
+    """Write Σ_n log max(total[n] + own[j, n], least) to `out`, for the members j in turn.
 
-    `total` is (N,), `own` (M, N), 1e-38 < least, sums < 1e38. `bounds` are upper bounds of the sums, in falling order:
-    once one is below the best sum so far by more than `slack`, the rest is passed over. Returns how many were written.
+    `total` is (N,), `own` (M, N), 1e-38 < least, sums < 1e38.
     """
-    best = -np.inf
     for i in range(len(members)):
-        if bounds[i] < best - slack:
-            return i
         out[i] = sum_of_logs(total, own[members[i]], least)
-        best = max(best, out[i])
-    return len(members)
 
 
 @compiled(
@@ -113,3 +107,25 @@ def bounds_of_sums(total: Any, own: Any, members: Any, mean: Any, top: Any, size
         out[k0], out[k1], out[k2], out[k3] = s0, s1, s2, s3
     for k in range(count):
         out[k] += constant + rounding * (CONSTANT * n + 3.0 * out[k])
+
+
+@compiled(types.void(TOTAL, OWN, INDICES, ROW, ROW, types.float64, types.float64, types.float64, types.float64[::1]))
+def leading_sums(
+    total: Any, own: Any, members: Any, mean: Any, top: Any, size: Any, least: Any, slack: Any, out: Any
+) -> None:
+    """Write what `sums_of_logs` does to `out`, but −∞ for members that cannot be best.
+
+    Members come in the order of the bounds that `bounds_of_sums` gives; once one's bound is below the best sum so far
+    by more than `slack`, all that are left are passed over.
+    """
+    bounds = np.empty(len(members))
+    bounds_of_sums(total, own, members, mean, top, size, least, bounds)
+    out[:] = -np.inf
+    best = -np.inf
+    for _ in range(len(members)):
+        i = bounds.argmax()
+        if bounds[i] < best - slack:
+            return
+        out[i] = sum_of_logs(total, own[members[i]], least)
+        best = max(best, out[i])
+        bounds[i] = -np.inf

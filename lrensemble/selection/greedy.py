@@ -124,23 +124,32 @@ def _run(scorer: Scorer, pool: Members, plan: Plan) -> tuple[list[_Step], int]:
     """Add members of `pool` (rising) round by round; return all rounds, and the number of that with the best team."""
     first = iter(ranking(scorer, pool)[: plan.init] if plan.init else ())
     inside = np.zeros(len(pool), dtype=bool)
+    candidates = pool[allowed(inside, plan)]
     steps: list[_Step] = []
     best = 0
-    while len(steps) < plan.most_rounds(len(pool)) and (free := allowed(inside, plan)).any():
+    while len(steps) < plan.most_rounds(len(pool)) and len(candidates):
         start = next(first, None)
-        leaders, scores = scorer.leaders(pool[free] if start is None else np.array([start]))
+        leaders, scores = scorer.leaders(candidates if start is None else np.array([start]))
         ties = scorer.ties(leaders)
-        equal = np.flatnonzero(near_best(ties))
-        familiar = inside[np.searchsorted(pool, leaders[equal])]
-        chosen = equal[np.argmax(familiar)]  # one that is in the team keeps it smaller; else the one of lowest index
-        inside |= pool == leaders[chosen]
-        steps.append(_Step(int(leaders[chosen]), (float(scores[chosen]), float(ties[chosen]), -float(inside.sum()))))
+        places = np.searchsorted(pool, leaders)
+        chosen = _first(ties, inside[places]) if len(leaders) > 1 else 0
+        if not inside[places[chosen]]:
+            inside[places[chosen]] = True
+            candidates = pool[allowed(inside, plan)]
+        distinct = np.count_nonzero(inside)
+        steps.append(_Step(int(leaders[chosen]), (float(scores[chosen]), float(ties[chosen]), -float(distinct))))
         if len(steps) <= max(plan.init, 1) or better(steps[-1].key, steps[best - 1].key):
             best = len(steps)
         if plan.is_over(len(steps), best):
             break
         scorer = scorer.plus(leaders[chosen])
     return steps, best
+
+
+def _first(ties: npt.NDArray[np.float64], familiar: npt.NDArray[np.bool_]) -> int:
+    """Which of the leaders to add: one that is in the team keeps it smaller; else the one of lowest index."""
+    equal = np.flatnonzero(near_best(ties))
+    return int(equal[np.argmax(familiar[equal])])
 
 
 def allowed(inside: npt.NDArray[np.bool_], plan: Plan) -> npt.NDArray[np.bool_]:

@@ -110,10 +110,8 @@ class NllScorer(Scorer):
     def leaders(self, candidates: Indices) -> tuple[Indices, Doubles]:
         """Return the same as every scorer, but pass over candidates that an upper bound of their score rules out."""
         size = self._size + 1
-        bounds = self._logs.bounds(self._sum, size, candidates)
-        order = np.argsort(-bounds, kind="stable")
-        found = self._logs.near(self._sum, size, candidates[order], bounds[order])
-        leading = candidates[np.sort(order[: len(found)][found >= found.max() - SLACK])]
+        found = self._logs.leading(self._sum, size, candidates)
+        leading = candidates[found >= found.max() - SLACK]
         exact = self._logs.exact(self._sum, size, leading)
         best = near_best(exact)
         return leading[best], exact[best]
@@ -256,41 +254,38 @@ class MeanLogs:
 
     def bounds(self, total: Doubles, size: int, members: Indices) -> Doubles:
         """Upper bounds of the values for the members, at the price of a few values."""
-        n = len(total)
-        out = np.full(len(members), np.inf)
-        if len(members) < FEW:
-            return out
-        if fast := kernel("nll", SECONDS_A_LOG * n * len(members)):
-            rows = np.ascontiguousarray(members, dtype=np.int64)
-            fast.bounds_of_sums(total, self.own, rows, self._mean, self._top, size - 1, TINY * size, out)
-        else:
-            _bounds_of_sums(total, self.own, members, self._mean, self._top, size - 1, TINY * size, out)
-        return out / n - log(size)
+        out = np.empty(len(members))
+        arguments = total, self.own, _rows(members), self._mean, self._top, size - 1, TINY * size
+        fast = kernel("nll", SECONDS_A_LOG * len(total) * len(members))
+        (fast.bounds_of_sums if fast else _bounds_of_sums)(*arguments, out)
+        return out / len(total) - log(size)
 
-    def near(self, total: Doubles, size: int, members: Indices, bounds: Doubles | None = None) -> Doubles:
-        """Values for the members in turn; given upper bounds in falling order, only for those that may be best."""
-        n, count = len(total), len(members)
-        bounds = np.full(count, np.inf) if bounds is None else bounds
-        fast = kernel("nll", SECONDS_A_LOG * n * count)
-        out = np.empty(count)
-        if fast:
-            done = fast.sums_of_logs(
-                total,
-                self.own,
-                np.ascontiguousarray(members, dtype=np.int64),
-                (bounds + log(size)) * n,
-                SLACK * n,
-                TINY * size,
-                out,
-            )
-            return out[:done] / n - log(size)
-        best = -np.inf
-        for i, member in enumerate(members):
+    def leading(self, total: Doubles, size: int, members: Indices) -> Doubles:
+        """Values for the members in turn, but −∞ for those that cannot be best, by upper bounds of their values."""
+        if len(members) < FEW:
+            return self.near(total, size, members)
+        n, out = len(total), np.empty(len(members))
+        if fast := kernel("nll", SECONDS_A_LOG * n * len(members)):
+            rows, slack = _rows(members), SLACK * n
+            fast.leading_sums(total, self.own, rows, self._mean, self._top, size - 1, TINY * size, slack, out)
+            return out / n - log(size)
+        bounds = self.bounds(total, size, members)
+        out[:] = best = -np.inf
+        for i in np.argsort(-bounds, kind="stable"):
             if bounds[i] < best - SLACK:
-                return out[:i]
-            out[i] = self._mean_log(total, self.own[member], size)
+                break
+            out[i] = self._mean_log(total, self.own[members[i]], size)
             best = max(best, out[i])
         return out
+
+    def near(self, total: Doubles, size: int, members: Indices) -> Doubles:
+        """Values for the members in turn."""
+        n = len(total)
+        if not (fast := kernel("nll", SECONDS_A_LOG * n * len(members))):
+            return self.exact(total, size, members)
+        out = np.empty(len(members))
+        fast.sums_of_logs(total, self.own, _rows(members), TINY * size, out)
+        return out / n - log(size)
 
     def exact(self, total: Doubles, size: int, members: Indices) -> Doubles:
         return np.array([self._mean_log(total, self.own[j], size) for j in members], dtype=np.float64)
@@ -301,6 +296,11 @@ class MeanLogs:
         np.maximum(buffer, TINY * size, out=buffer)
         np.log(buffer, out=buffer)
         return float(np.add.reduce(buffer)) / len(buffer) - log(size)
+
+
+def _rows(members: Indices) -> npt.NDArray[np.int64]:
+    """Members as the kernels take them."""
+    return np.ascontiguousarray(members, dtype=np.int64)
 
 
 def _bounds_of_sums(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import isfinite
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -72,7 +72,7 @@ def check_options(method: str, spec: SelectorSpec, options: Mapping[str, Any]) -
         For an option that the method does not have, or a value of another kind than its function declares.
     """
     function = spec.function.func if isinstance(spec.function, partial) else spec.function
-    hints = get_type_hints(function) if options else {}
+    hints = _hints(function) if options else {}
     for name, value in options.items():
         if name not in spec.options:
             known = ", ".join(spec.options) or "none"
@@ -85,6 +85,12 @@ def check_options(method: str, spec: SelectorSpec, options: Mapping[str, Any]) -
             raise InputError(f"expected {name} as {names}, got {value!r} (option of method '{method}')")
         if isinstance(value, float | np.floating) and not isfinite(value):  # which JSON has no form for
             raise InputError(f"expected {name} as a finite number, got {value!r} (option of method '{method}')")
+
+
+@cache
+def _hints(function: Callable[..., Selection]) -> dict[str, Any]:
+    """Annotations of a method by parameter, which take longer to work out than a small pool to select from."""
+    return get_type_hints(function)
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
