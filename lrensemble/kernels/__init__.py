@@ -100,7 +100,8 @@ def _load(name: str) -> None:
         if name in _loaded:
             return
         if not _on_disk(name):
-            LOG.warning("compiling the selection kernels, once on this machine: about %.0f s", COMPILE_SECONDS[name])
+            seconds = max(1, COMPILE_SECONDS[name])
+            LOG.warning("compiling the selection kernels, once on this machine: about %.0f s", seconds)
         try:
             import numba
 
