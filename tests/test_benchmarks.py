@@ -143,3 +143,24 @@ def test_scripts_ask_for_pools(script, capsys):
     with pytest.raises(SystemExit):
         script("benchmark_methods").main([])
     assert "expected pools" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")  # those of another package
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+@pytest.mark.parametrize("seed", range(4))
+def test_autogluon_picks_the_same_until_a_tie(metric, seed, monkeypatch):
+    """With `pip install autogluon.core`; it breaks ties at random and rounds scores to six decimals."""
+    pytest.importorskip("autogluon.core")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    peers = importlib.import_module("benchmark_peers")
+    logits, labels = peers.synthetic_logits(12, 3000, 5, accuracy=0.8, seed=seed)
+    predictions = lre.Predictions.from_arrays(logits, labels)
+    theirs = peers.PEERS["AutoGluon"].load()(predictions.probabilities, labels, metric, 12)
+    ours, (_, scores) = (
+        peers.our_picks(predictions, metric, 12),
+        peers.naive_greedy(predictions.probabilities, labels, metric, 12),
+    )
+    for row, pick, expected in zip(scores, theirs.order, ours.order, strict=True):
+        if pick != expected:
+            assert abs(row[pick] - row[expected]) <= peers.DECIMALS
+            return
