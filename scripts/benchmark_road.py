@@ -89,7 +89,7 @@ def one_split(args: argparse.Namespace, seed: int) -> dict:
             continue
         systems[name] = score(ensemble, test)
     for control, other in controls.items():
-        for name in ("whole", "greedy"):
+        for name in ("whole", "greedy", "stacking"):
             chosen = lre.select(other, method=name, metric=args.metric)
             systems[f"control: {control}, {name}"] = score(chosen, other.predictions("test"))
     members = [float(a) for a in test.correct.mean(axis=1)]
