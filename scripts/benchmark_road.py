@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import tabulate
 import torch
+from benchmark_tools import processor
 
 import lrensemble as lre
 from lrensemble.errors import InputError
@@ -153,13 +154,6 @@ def header(args: argparse.Namespace, splits: list[dict]) -> list[str]:
         f"{os.cpu_count()} × {processor()}, torch {torch.__version__}, numpy {np.__version__}, "
         f"Python {platform.python_version()}, lrensemble {lre.__version__}.",
     ]
-
-
-def processor() -> str:
-    try:
-        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        return platform.machine()
 
 
 def table(splits: list[dict], systems: list[str]) -> str:

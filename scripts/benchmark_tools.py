@@ -17,7 +17,7 @@ from typing import Any
 
 import tabulate
 
-__all__ = ["Contender", "Timing", "fill_page", "interleave", "machine", "say", "table", "version_of"]
+__all__ = ["Contender", "Timing", "fill_page", "interleave", "machine", "processor", "say", "table", "version_of"]
 
 PACKAGES = ("lrensemble", "numpy", "numba", "scikit-learn", "torch", "autogluon.core", "tabarena")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
