@@ -194,7 +194,7 @@ def lost_bounds(
                     x, row = limit[undecided[0]], table[undecided[0], a:]
                     for t in range(width):
                         count[t] += np.int16(row[t] < x)
-                elif n_open > 1:
+                elif n_open > 1:  # two duels at a time, for half as many passes over the flags; two alone need no flags
                     x, row = limit[undecided[0]], table[undecided[0], a:]
                     x2, row2 = limit[undecided[1]], table[undecided[1], a:]
                     if n_open == 2:
