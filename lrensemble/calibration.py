@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lrensemble.errors import InputError
 from lrensemble.memory import empty_array
-from lrensemble.predictions import ALL, Outputs, Predictions, Samples
+from lrensemble.predictions import ALL, TINY, Outputs, Predictions, Samples
 
 __all__ = [
     "COLDEST",
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 COLDEST, HOTTEST = 0.01, 100.0  # bounds of a temperature; data that all classify right are fitted ever better below
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 NEAR = 1e-6  # relative: the last of Newton's steps
 MOST_STEPS = 100
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lrensemble.calibration import safe_temperature, tempered_nll
 from lrensemble.errors import InputError
+from lrensemble.predictions import TINY
 
 __all__ = [
     "METRICS",
@@ -38,7 +39,6 @@ __all__ = [
     "top5_hits",
 ]
 
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of: −log TINY = 87.3
 BINS = 15
 
 Floats = npt.NDArray[np.floating]

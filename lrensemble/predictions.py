@@ -17,12 +17,23 @@ import numpy.typing as npt
 from lrensemble.errors import InputError, lookup
 from lrensemble.memory import empty_array
 
-__all__ = ["ArrayOutputs", "Outputs", "Predictions", "Samples", "log_softmax", "names_test", "softmax"]
+__all__ = [
+    "ALL",
+    "TINY",
+    "ArrayOutputs",
+    "Outputs",
+    "Predictions",
+    "Samples",
+    "frozen",
+    "log_softmax",
+    "names_test",
+    "softmax",
+]
 
 Samples = slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]  # a range, indices or a mask
 
 ALL = slice(None)
-TINY = float(np.finfo(np.float32).tiny)  # probabilities below this are this when turned into logits
+TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of
 OFF = 1e-3  # rows of probabilities whose sum is further from 1 are refused …
 ROUNDING = 1e-6  # … and nearer than this they are left as they are
 FEW_CLASSES = 48  # up to so many, softmax is several times faster class by class
@@ -246,13 +257,13 @@ class Predictions:
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of all members, float32, shape (M, N, C); log max(p, least normal float32) of given probabilities."""
         whole = self.outputs.whole()
-        return _frozen(np.log(np.maximum(whole, TINY)) if self.outputs.are_probabilities else whole)
+        return frozen(np.log(np.maximum(whole, TINY)) if self.outputs.are_probabilities else whole)
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Probabilities of all members, float32, shape (M, N, C): softmax of the logits, or as they were given."""
         if self.outputs.are_probabilities:
-            return _frozen(self.outputs.whole())
+            return frozen(self.outputs.whole())
         return self._each(self.member, np.float32, "the probabilities of all members", self.n_classes)
 
     @cached_property
@@ -272,7 +283,7 @@ class Predictions:
         out = empty_array((self.n_members, self.n_samples), np.float32, "the true class of all members")
         for j, row in enumerate(out):
             self.member(j).ravel().take(own, out=row, mode="wrap")  # this mode writes to `row` at once
-        return _frozen(out)
+        return frozen(out)
 
     def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
         """Probabilities of one member on some of the samples, shape (n, C); not kept."""
@@ -310,7 +321,7 @@ class Predictions:
         out = empty_array((self.n_members, self.n_samples, *more), dtype, what)
         for j, row in enumerate(out):
             row[...] = of(j)
-        return _frozen(out)
+        return frozen(out)
 
 
 def names_test(split: str) -> bool:
@@ -318,7 +329,8 @@ def names_test(split: str) -> bool:
     return split.strip().lower().startswith("test")
 
 
-def _frozen(array: npt.NDArray) -> npt.NDArray:
+def frozen(array: npt.NDArray) -> npt.NDArray:
+    """Return the array, made read-only."""
     array.flags.writeable = False
     return array
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.kernels import kernel
+from lrensemble.predictions import TINY
 from lrensemble.selection.duels import Duels
 from lrensemble.selection.threads import in_threads
 
@@ -22,7 +23,6 @@ Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 Teams = npt.NDArray[np.intp]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 SECONDS = 1e-8  # that numpy takes for one sample of one team, roughly
 AT_ONCE = 512  # teams that a thread scores at a time
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.kernels import kernel
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import TINY, Predictions
 from lrensemble.selection.base import ROUNDING, Task
 from lrensemble.selection.duels import Duels
 from lrensemble.selection.halves import Halves
@@ -28,7 +28,6 @@ __all__ = ["SECONDS", "Bounds", "bounds_for", "contenders"]
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 SECONDS = 1e-8  # that numpy takes for one sample of one team, roughly
 TABLE_BYTES = 1 << 19  # of sums of tails, which are read over and over: what a processor holds near it
 MANY = 1 << 14  # contenders, of which it is quicker to find finer bounds first

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.errors import InputError
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import TINY, Predictions
 from lrensemble.selection.base import Selection, Task, counted
 from lrensemble.selection.scorers import gap_products
 
@@ -27,7 +27,6 @@ __all__ = ["brier_problem", "convex", "nll_problem"]
 
 Doubles = npt.NDArray[np.float64]
 Members = npt.NDArray[np.intp]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 GAP = 1e-10  # nats above the least NLL that a solution may be, certified
 EM_STEPS = 10  # bring the weights from equal ones to where Newton steps are good
 NEWTON_STEPS = 200  # more than ever needed: some ten are

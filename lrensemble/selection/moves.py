@@ -20,20 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.combine import combine
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import TINY, Predictions
 from lrensemble.selection.base import Task, near_best
 from lrensemble.selection.duels import Duels
 from lrensemble.selection.margins import brought, margins_of, wrong, wrong_after
-from lrensemble.selection.scorers import gap_products, probabilities_of
+from lrensemble.selection.scorers import SLACK, gap_products, probabilities_of
 
 __all__ = ["Batch", "Moves", "moves_for"]
 
 Doubles = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
 Members = npt.NDArray[np.intp]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 THIN = 1 / 16  # of a sum: when less than this share is left of it, it is summed anew
-SLACK = 1e-9  # of bounds on NLL: more than any rounding, less than any difference that counts
 
 
 class Batch(NamedTuple):

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lrensemble.predictions import Outputs, Predictions, Samples
+from lrensemble.predictions import ALL, Outputs, Predictions, Samples, frozen
 
 __all__ = ["Part", "part_of"]
 
-ALL = slice(None)
 Indices = npt.NDArray[np.intp]
 T = TypeVar("T")
 
@@ -59,22 +58,22 @@ class Part(Predictions):
         """Probabilities of all members, (M, n, C)."""
         if not self.in_memory:
             return super().probabilities
-        return _frozen(np.take(self.source.probabilities, self.rows, axis=1))
+        return frozen(np.take(self.source.probabilities, self.rows, axis=1))
 
     @cached_property
     def true_class(self) -> npt.NDArray[np.float32]:
         """Probability that each member gives to the true class, (M, n)."""
-        return _frozen(np.take(self.source.true_class, self.rows, axis=1))
+        return frozen(np.take(self.source.true_class, self.rows, axis=1))
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.int64]:
         """Predicted class of each member on each sample, (M, n)."""
-        return _frozen(np.take(self.source.predicted, self.rows, axis=1))
+        return frozen(np.take(self.source.predicted, self.rows, axis=1))
 
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each member is right on each sample, (M, n)."""
-        return _frozen(np.take(self.source.correct, self.rows, axis=1))
+        return frozen(np.take(self.source.correct, self.rows, axis=1))
 
     def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
         """Probabilities of one member on some of the samples."""
@@ -112,8 +111,3 @@ class _Cut(Outputs):
 
     def subset(self, samples: Samples) -> Outputs:
         return _Cut(self.source, self.rows[samples])
-
-
-def _frozen(array: npt.NDArray) -> npt.NDArray:
-    array.flags.writeable = False
-    return array

@@ -20,19 +20,17 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import TINY, Predictions
 from lrensemble.selection.base import Task, near_best
 from lrensemble.selection.duels import Duels
 from lrensemble.selection.margins import brought, margins_of, wrong_after
-from lrensemble.selection.scorers import Scorer, gap_products, scorer_for
+from lrensemble.selection.scorers import SLACK, Scorer, gap_products, scorer_for
 
 __all__ = ["Removals", "removals_for"]
 
 Doubles = npt.NDArray[np.float64]
 Members = npt.NDArray[np.intp]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
 THIN = 1 / 16  # of a sum: when less than this share is left of it, what is left is summed anew
-SLACK = 1e-9  # of bounds on NLL: more than any rounding, less than any difference that counts
 
 
 def removals_for(task: Task, team: Members) -> Removals:

@@ -26,18 +26,17 @@ import numpy.typing as npt
 
 from lrensemble.combine import combine
 from lrensemble.kernels import kernel
-from lrensemble.predictions import Predictions
+from lrensemble.predictions import TINY, Predictions
 from lrensemble.selection.base import Objective, Task, near_best
 from lrensemble.selection.batches import mean_logs, wrong_counts
 from lrensemble.selection.duels import Duels, slabs
 
-__all__ = ["Scorer", "scorer_for"]
+__all__ = ["SLACK", "Scorer", "scorer_for"]
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
-TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of, as in `metrics`
-SLACK = 1e-9  # between the two ways of summing NLL: more than any rounding
+SLACK = 1e-9  # of NLL summed in another way, or bounded: more than any rounding, less than any difference that counts
 FEW = 4  # candidates fewer than this are scored without a look at bounds
 AT_ONCE = 1 << 16  # numbers that bounds are computed of in one step, so that they stay in the cache of a core
 EPSILON, CONSTANT = 2.0**-52, 110.0  # as in the kernel of bounds
