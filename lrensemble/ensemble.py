@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.calibration import temper, tempered
-from lrensemble.combine import COMBINERS, combine_members
+from lrensemble.combine import COMBINERS, combine_members, true_class_of_members
 from lrensemble.errors import InputError, PoolError, lookup
 from lrensemble.files import check_format, read_json, write_text_atomic
 from lrensemble.predictions import Predictions, Samples
@@ -127,6 +127,23 @@ class Ensemble:
         else:
             combined = combine_members(team, np.asarray(self.weights), self.rule)
         return combined if self.temperature == 1 else temper(combined, self.temperature)
+
+    def true_class(self, predictions: Predictions) -> npt.NDArray[np.float64]:
+        """Probability of the true class: that of `probabilities`, to the last digit, shape (N,).
+
+        It is had in a fraction of the time where the rule is the mean of probabilities.
+
+        Raises
+        ------
+        PoolError
+            As `probabilities`.
+        """
+        labels = predictions.labels
+        if self.stacker is not None or self.temperature != 1:
+            return self.probabilities(predictions)[np.arange(len(labels)), labels]
+        self.check_pool(predictions.fingerprint, predictions.ids)
+        team = _Team(predictions, self.members, self.temperatures)
+        return true_class_of_members(team, np.asarray(self.weights), self.rule, labels)
 
     def check_pool(self, fingerprint: str, ids: tuple[str, ...]) -> None:
         """Raise `PoolError` unless a pool with this fingerprint and these members can serve the ensemble."""

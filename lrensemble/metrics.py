@@ -34,6 +34,7 @@ __all__ = [
     "hits",
     "macro_f1",
     "nll",
+    "nll_of_true_class",
     "nll_per_sample",
     "top5",
     "top5_hits",
@@ -42,6 +43,7 @@ __all__ = [
 BINS = 15
 
 Floats = npt.NDArray[np.floating]
+Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 
@@ -107,13 +109,21 @@ def top5(probabilities: Floats, labels: Ints) -> float:
 def nll_per_sample(probabilities: Floats, labels: Ints) -> npt.NDArray[np.float64]:
     """−log of the probability of the true class, in nats, clipped at 87.3 (the least float32), shape (N,)."""
     p, y = _checked(probabilities, labels)
-    own = np.take_along_axis(p, y[:, None], axis=1)[:, 0].astype(np.float64)
-    return -np.log(np.clip(own, TINY, 1.0)) + 0.0  # + 0.0 turns −0 into 0
+    return _minus_logs(np.take_along_axis(p, y[:, None], axis=1)[:, 0].astype(np.float64))
 
 
 def nll(probabilities: Floats, labels: Ints) -> float:
     """Negative log-likelihood (log loss, cross-entropy), mean over samples, in nats."""
     return float(nll_per_sample(probabilities, labels).mean())
+
+
+def nll_of_true_class(own: Doubles) -> float:
+    """`nll` of the probabilities that are given to the true class, shape (N,)."""
+    return float(_minus_logs(own).mean())
+
+
+def _minus_logs(own: Doubles) -> Doubles:
+    return -np.log(np.clip(own, TINY, 1.0)) + 0.0  # + 0.0 turns −0 into 0
 
 
 def brier_per_sample(probabilities: Floats, labels: Ints) -> npt.NDArray[np.float64]:

@@ -118,6 +118,21 @@ def a_pool(members=5, samples=40, classes=4):
 
 
 @pytest.mark.parametrize("rule", COMBINERS)
+@pytest.mark.parametrize("at_once", [10, 10**9])
+@pytest.mark.parametrize("mode", ["on", "off"])
+@pytest.mark.parametrize("heat", [{}, {"temperatures": (0.5, 2.0, 1.0, 3.0, 0.8)}, {"temperature": 2.0}])
+def test_the_true_class_is_that_of_all_classes(rule, at_once, mode, heat, monkeypatch):
+    monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
+    monkeypatch.setattr("lrensemble.combine.AT_ONCE", at_once)
+    p = a_pool()
+    team = Ensemble(p.ids, (0.1, 0.2, 0.3, 0.15, 0.25), rule, **heat)
+    expected = team.probabilities(p)[np.arange(40), p.labels]
+    np.testing.assert_array_equal(team.true_class(p), expected, strict=True)
+    on_disk = Predictions(p.ids, OneByOne(p.logits), p.labels)
+    np.testing.assert_array_equal(team.true_class(on_disk), expected)
+
+
+@pytest.mark.parametrize("rule", COMBINERS)
 @pytest.mark.parametrize("block", [20, 10**9])
 def test_members_are_read_one_by_one_and_combined_by_the_rule(rule, block, monkeypatch):
     monkeypatch.setattr("lrensemble.combine.BLOCK", block)

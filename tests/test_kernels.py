@@ -20,7 +20,7 @@ from lrensemble.predictions import ALL, Outputs, Predictions, softmax
 from lrensemble.selection import select
 from lrensemble.selection.base import Objective, Task
 from lrensemble.selection.duels import Duels, slabs
-from lrensemble.selection.scorers import BrierScorer, MeanLogs, scorer_for
+from lrensemble.selection.scorers import Agreed, BrierScorer, MeanLogs, scorer_for
 
 TINY = float(np.finfo(np.float32).tiny)
 both_ways = pytest.mark.parametrize("mode", ["on", "off"])
@@ -268,30 +268,37 @@ def test_samples_lost_are_those_of_the_definition(name, mode, monkeypatch):
         team.append(member)
 
 
+KINDS = ("correlated", "apart", "sharp", "clipped", "nothing", "coarse", "equal", "agreed", "nearly agreed")
+
+
 # --- logarithms -----------------------------------------------------------------------------------------------------
+
+
+def plain_values(own, total, size, members):
+    """What `MeanLogs` gives, with a logarithm for each sample."""
+    return np.array([np.log(np.maximum((total + own[j]) / size, TINY)).mean() for j in members])
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 511, 512, 513, 5000, 300_000])
 @pytest.mark.parametrize("power", [0.0, 1.0, 40.0])
-def test_sums_of_logs_need_no_logs(n, power):
-    from lrensemble.kernels.nll import sums_of_logs
-
+def test_products_stand_for_sums_of_logs_both_ways(n, power, monkeypatch):
     rng = np.random.default_rng(n)
     own = rng.random((2, n), dtype=np.float32) ** np.float32(power)  # to the 40th: many are below the smallest normal
     for total in (np.zeros(n), 1e6 * rng.random(n), rng.random(n) * 1e-30):
-        out = np.empty(2)
-        sums_of_logs(total, own, np.array([1, 0]), TINY, out)
-        expected = [np.log(np.maximum(total + own[j], TINY)).sum() for j in (1, 0)]
-        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-11)
+        found = []
+        for mode in ("on", "off"):
+            monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
+            found.append(MeanLogs(own).values(total, 1, np.array([1, 0])))
+        np.testing.assert_array_equal(*found)
+        np.testing.assert_allclose(found[0], plain_values(own, total, 1, [1, 0]), rtol=1e-14, atol=1e-14)
 
 
-def test_products_of_many_samples_do_not_overflow():
-    from lrensemble.kernels.nll import sums_of_logs
-
+@both_ways
+def test_products_of_many_samples_do_not_overflow(mode, monkeypatch):
+    monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
     n, value = 700_000, 1.99 ** (1 / 8)  # products of 8 that take nothing but a mantissa near 2
-    out = np.empty(1)
-    sums_of_logs(np.full(n, value), np.zeros((1, n), np.float32), np.array([0]), TINY, out)
-    assert out[0] == pytest.approx(n * np.log(1.99) / 8, rel=1e-12)
+    found = MeanLogs(np.zeros((1, n), np.float32)).values(np.full(n, value), 1, np.array([0]))
+    assert found[0] == pytest.approx(np.log(1.99) / 8, rel=1e-12)
 
 
 @both_ways
@@ -300,7 +307,7 @@ def test_candidates_that_cannot_be_best_are_passed_over(mode, monkeypatch):
     own = members_of((64, 2000), "correlated", np.random.default_rng(1))
     logs, total = MeanLogs(own), own[:5].sum(axis=0, dtype=np.float64)
     members = np.random.default_rng(2).permutation(64)[:50]
-    found, values = logs.leading(total, 6, members), logs.exact(total, 6, members)
+    found, values = logs.leading(total, 6, members), plain_values(own, total, 6, members)
     seen = np.isfinite(found)
     assert seen.sum() < 16
     assert found.argmax() == values.argmax()
@@ -315,7 +322,7 @@ def test_equal_candidates_are_all_looked_at(count, mode, monkeypatch):
     monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
     own = np.random.default_rng(0).random((1, 700), dtype=np.float32).repeat(count, axis=0)
     logs, total, members = MeanLogs(own), np.full(700, 0.5), np.arange(count)
-    np.testing.assert_allclose(logs.leading(total, 2, members), logs.exact(total, 2, members), rtol=1e-13)
+    np.testing.assert_allclose(logs.leading(total, 2, members), plain_values(own, total, 2, members), rtol=1e-13)
 
 
 def members_of(shape, kind, rng):
@@ -330,11 +337,13 @@ def members_of(shape, kind, rng):
         "nothing": np.zeros(shape),
         "coarse": rng.integers(0, 3, shape) / 2,
         "equal": np.broadcast_to(rng.random(n), shape),
+        "agreed": rng.random(n) * rng.uniform(0.9, 1, shape),
+        "nearly agreed": rng.choice([1e-35, 1e-28, 0.01, 1.0], n) * rng.uniform(0.7, 1, shape),
     }[kind]
     return own.astype(np.float32, order="C")
 
 
-@pytest.mark.parametrize("kind", ["correlated", "apart", "sharp", "clipped", "nothing", "coarse", "equal"])
+@pytest.mark.parametrize("kind", [*KINDS])
 @pytest.mark.parametrize("shape", [(4, 1), (7, 13), (9, 1000), (30, 300)])
 @both_ways
 def test_bounds_hold_and_are_tight(kind, shape, mode, monkeypatch):
@@ -344,11 +353,11 @@ def test_bounds_hold_and_are_tight(kind, shape, mode, monkeypatch):
     logs, total = MeanLogs(own), np.zeros(shape[1])
     for size in range(1, 30):
         members = rng.permutation(shape[0])[: rng.integers(4, shape[0] + 1)]
-        bounds, values = logs.bounds(total, size, members), logs.exact(total, size, members)
+        bounds, values = logs.bounds(total, size, members), logs.values(total, size, members)
         assert (bounds >= values).all()
         if kind == "equal":
             np.testing.assert_allclose(bounds, values, rtol=1e-9, atol=1e-9)
-        if kind in ("correlated", "apart") and size > 20:
+        if kind in ("correlated", "apart", "agreed") and size > 20:
             assert (bounds - values).max() < 0.01
         total += own[rng.integers(shape[0])]
 
@@ -360,6 +369,33 @@ def test_bounds_are_the_same_both_ways(monkeypatch):
         monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
         found.append(MeanLogs(own).bounds(own[:3].sum(axis=0, dtype=np.float64), 4, np.arange(23)))
     np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+def test_samples_are_parted_the_same_both_ways(monkeypatch):
+    own = np.concatenate([members_of((23, 1500), kind, np.random.default_rng(0)) for kind in KINDS], axis=1)
+    found = []
+    for mode in ("on", "off"):
+        monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
+        found.append(Agreed.of(own))
+    on, off = found
+    np.testing.assert_array_equal(on.left, off.left)
+    np.testing.assert_array_equal(on.own, own[:, off.left])
+    np.testing.assert_array_equal(on.top, own[:, off.left].max(axis=0))
+    np.testing.assert_allclose(on.mean, own[:, off.left].mean(axis=0), rtol=1e-5, atol=1e-44)
+    np.testing.assert_allclose(on.shares, off.shares, rtol=1e-6)
+    assert 0 < on.count == own.shape[1] - len(on.left)
+
+
+@pytest.mark.parametrize("classes", [2, 16, 17, 40])
+@pytest.mark.parametrize("members", [1, 2, 5])
+@both_ways
+def test_the_true_class_is_picked_out_of_every_member(members, classes, mode, monkeypatch):
+    monkeypatch.setenv("LRENSEMBLE_KERNELS", mode)
+    p = a_pool(members=members, samples=300, classes=classes)
+    for at_hand in (False, True):
+        fresh = Predictions.from_arrays(p.logits, p.labels)
+        assert not at_hand or fresh.probabilities is not None
+        np.testing.assert_array_equal(fresh.true_class, p.probabilities[:, np.arange(300), p.labels])
 
 
 # --- both ways, the same ensembles ----------------------------------------------------------------------------------
@@ -431,7 +467,7 @@ def check_picks(p, metric, rounds):
             assert [step["member"] for step in last.trace] == expected
 
 
-@pytest.mark.parametrize("kind", ["correlated", "apart", "sharp", "clipped", "nothing", "coarse", "equal"])
+@pytest.mark.parametrize("kind", [*KINDS])
 @given(seed=st.integers(0, 10**6), members=st.integers(4, 24), samples=st.integers(1, 300))
 @settings(deadline=None, max_examples=15)
 def test_greedy_by_nll_picks_what_the_definition_says_of_hard_pools(kind, seed, members, samples):

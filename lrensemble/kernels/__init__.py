@@ -29,7 +29,7 @@ LOG = logging.getLogger("lrensemble")
 VARIABLE = "LRENSEMBLE_KERNELS"
 MODES = ("auto", "on", "off")
 IMPORT_SECONDS = 0.5  # to import numba and read one module's kernels from the cache
-COMPILE_SECONDS = {"nll": 2.0, "accuracy": 2.0, "combine": 0.1, "exhaustive": 8.0}  # of the modules here
+COMPILE_SECONDS = {"nll": 2.0, "accuracy": 2.0, "combine": 0.1, "gather": 0.4, "exhaustive": 8.0}  # of the modules here
 
 _loaded: dict[str, ModuleType | None] = {}  # None: cannot be had in this process
 _spent = 0.0  # seconds of numpy that kernels would have saved this process

@@ -1,4 +1,4 @@
-"""Kernel of the weighted mean of probabilities: one member added to a running sum in one pass."""
+"""Kernel of the weighted mean of probabilities: members added to a running sum in one pass."""
 
 from typing import Any
 
@@ -9,9 +9,16 @@ from lrensemble.kernels import compiled
 
 __all__ = ["add_weighted"]
 
+MEMBER = types.Array(types.float32, 1, "C", readonly=True)
+WEIGHTS = types.Array(types.float64, 1, "C", readonly=True)
 
-@compiled(types.void(types.Array(types.float32, 1, "C", readonly=True), types.float64, types.float64[::1]))
-def add_weighted(member: Any, weight: Any, total: Any) -> None:
-    """``total += weight · member``, each product in float64."""
+
+@compiled(types.void(MEMBER, MEMBER, MEMBER, MEMBER, WEIGHTS, types.float64[::1]))
+def add_weighted(one: Any, two: Any, three: Any, four: Any, weights: Any, total: Any) -> None:
+    """``total += weights[0] · one``, then the others in turn, each product and each sum in float64."""
+    a, b, c, d = weights[0], weights[1], weights[2], weights[3]
     for i in range(len(total)):
-        total[i] += np.float64(member[i]) * weight
+        value = total[i] + np.float64(one[i]) * a
+        value += np.float64(two[i]) * b
+        value += np.float64(three[i]) * c
+        total[i] = value + np.float64(four[i]) * d

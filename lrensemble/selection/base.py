@@ -103,7 +103,8 @@ class Objective:
 class Task:
     """What a selector is given: validation predictions, the objective, the combination rule, a seed.
 
-    `costs` holds what each member costs, shape (M,), by kind (``"parameters"``, ``"flops"``), as far as it is known.
+    `costs` holds what each member costs, shape (M,), by kind (``"parameters"``, ``"flops"``), as far as it is known;
+    `families` is what the snapshots of one training count as (see `families.py`): a method itself sees ``"free"`` only.
     """
 
     predictions: Predictions
@@ -111,6 +112,7 @@ class Task:
     rule: str
     seed: int
     costs: Mapping[str, Doubles] = field(default_factory=dict)
+    families: str = "free"
 
     @property
     def n_members(self) -> int:

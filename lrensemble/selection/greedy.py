@@ -131,7 +131,7 @@ def _run(scorer: Scorer, pool: Members, plan: Plan) -> tuple[list[_Step], int]:
         start = next(first, None)
         leaders, scores = scorer.leaders(candidates if start is None else np.array([start]))
         ties = scorer.ties(leaders)
-        places = np.searchsorted(pool, leaders)
+        places = pool.searchsorted(leaders)
         chosen = _first(ties, inside[places]) if len(leaders) > 1 else 0
         if not inside[places[chosen]]:
             inside[places[chosen]] = True

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.ensemble import Ensemble
+from lrensemble.metrics import nll_of_true_class
 from lrensemble.predictions import Predictions
 from lrensemble.selection.base import Selection, Task
 
@@ -39,7 +40,13 @@ def ensemble_of(
         stacker=chosen.stacker,
         resplit=dict(chosen.resplit),
     )
-    return replace(ensemble, score=objective.value(ensemble.probabilities(predictions), predictions.labels))
+    return replace(ensemble, score=_score(ensemble, task))
+
+
+def _score(ensemble: Ensemble, task: Task) -> float:
+    if task.objective.is_metric("nll"):
+        return nll_of_true_class(ensemble.true_class(task.predictions))
+    return task.objective.value(ensemble.probabilities(task.predictions), task.predictions.labels)
 
 
 def team_probabilities(

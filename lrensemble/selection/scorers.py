@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from math import log
 from typing import Self
@@ -39,7 +40,11 @@ Indices = npt.NDArray[np.intp]
 SLACK = 1e-9  # of NLL summed in another way, or bounded: more than any rounding, less than any difference that counts
 FEW = 4  # candidates fewer than this are scored without a look at bounds
 AT_ONCE = 1 << 16  # numbers that bounds are computed of in one step, so that they stay in the cache of a core
+APART = 0.25  # samples on which members differ by less than this share of their mean are agreed upon …
+FAR_FROM_TINY = 1e-30  # … unless some have next to nothing, which is clipped
 EPSILON, CONSTANT = 2.0**-52, 110.0  # as in the kernel of bounds
+LANES, DEPTH, TURNS = 64, 8, 512  # as in the kernel of products
+LOG_2 = log(2.0)
 SECONDS_A_LOG = 3e-9  # that numpy takes for one
 
 
@@ -101,7 +106,7 @@ class NllScorer(Scorer):
         return new
 
     def scores(self, candidates: Indices) -> Doubles:
-        return self._logs.near(self._sum, self._size + 1, candidates)
+        return self._logs.values(self._sum, self._size + 1, candidates)
 
     def team_scores(self, teams: Indices) -> Doubles | None:
         return mean_logs(self._logs.own, self._sum, self._size, teams)
@@ -110,10 +115,8 @@ class NllScorer(Scorer):
         """Return the same as every scorer, but pass over candidates that an upper bound of their score rules out."""
         size = self._size + 1
         found = self._logs.leading(self._sum, size, candidates)
-        leading = candidates[found >= found.max() - SLACK]
-        exact = self._logs.exact(self._sum, size, leading)
-        best = near_best(exact)
-        return leading[best], exact[best]
+        best = near_best(found).nonzero()[0]
+        return candidates[best], found[best]
 
 
 class AccuracyScorer(Scorer):
@@ -138,10 +141,7 @@ class AccuracyScorer(Scorer):
         return (n - self._duels.lost(self._sum[self._duels.samples], self._rival_sum, candidates)) / n
 
     def ties(self, candidates: Indices) -> Doubles:
-        ties = self._logs.near(self._sum, self._size + 1, candidates)
-        leading = ties >= ties.max(initial=-np.inf) - SLACK
-        ties[leading] = self._logs.exact(self._sum, self._size + 1, candidates[leading])
-        return ties
+        return self._logs.values(self._sum, self._size + 1, candidates)
 
     def team_scores(self, teams: Indices) -> Doubles | None:
         n, own_sum = self._duels.n_samples, self._sum[self._duels.samples]
@@ -234,72 +234,159 @@ class RuleScorer(Scorer):
 class MeanLogs:
     """Mean over samples of log((sum + own)/size), clipped as NLL is, where own is the true class of one member more.
 
-    `exact` takes a logarithm of each sample; `near` may use the kernel, and differs from it by rounding.
+    The sum of logarithms is the logarithm of a product, whose mantissa and exponent are kept apart. Kernels and numpy
+    multiply in the same order, so that values are the same to the last digit; rounding is that of a sum of logarithms.
     """
 
     def __init__(self, own: Singles) -> None:
         self.own = own
-        self._buffer: Doubles = np.empty(own.shape[1])
 
     @cached_property
-    def _mean(self) -> Singles:
-        """Mean of all members, (N,), roughly."""
-        return np.full(len(self.own), 1 / len(self.own), dtype=np.float32) @ self.own
-
-    @cached_property
-    def _top(self) -> Singles:
-        """Most that any member has, (N,)."""
-        return self.own.max(axis=0)
+    def _agreed(self) -> Agreed:
+        return Agreed.of(self.own)
 
     def bounds(self, total: Doubles, size: int, members: Indices) -> Doubles:
         """Upper bounds of the values for the members, at the price of a few values."""
-        out = np.empty(len(members))
-        arguments = total, self.own, _rows(members), self._mean, self._top, size - 1, TINY * size
+        of, out = self._agreed, np.empty(len(members))
+        arguments = total[of.left], of.own, _rows(members), of.mean, of.top, size - 1, TINY * size
         fast = kernel("nll", SECONDS_A_LOG * len(total) * len(members))
         (fast.bounds_of_sums if fast else _bounds_of_sums)(*arguments, out)
+        out += of.bounds(total, size, members)
         return out / len(total) - log(size)
 
     def leading(self, total: Doubles, size: int, members: Indices) -> Doubles:
-        """Values for the members in turn, but −∞ for those that cannot be best, by upper bounds of their values."""
+        """Values for the members in turn, but −∞ for those that cannot be best, by upper bounds of their values.
+
+        Without kernels, few numbers are valued at one go.
+        """
         if len(members) < FEW:
-            return self.near(total, size, members)
-        n, out = len(total), np.empty(len(members))
+            return self.values(total, size, members)
+        n = len(total)
         if fast := kernel("nll", SECONDS_A_LOG * n * len(members)):
-            rows, slack = _rows(members), SLACK * n
-            fast.leading_sums(total, self.own, rows, self._mean, self._top, size - 1, TINY * size, slack, out)
-            return out / n - log(size)
+            of = self._agreed
+            left = total[of.left], of.own, of.mean, of.top, of.bounds(total, size, members)
+            mantissa, exponent = np.empty((2, len(members)))
+            slack, parts = SLACK * n, (mantissa, exponent)
+            fast.leading_products(total, self.own, *left, _rows(members), size - 1, TINY * size, slack, *parts)
+            return _mean_log(*parts, n, size)
+        if n * len(members) <= AT_ONCE:
+            return self.values(total, size, members)
         bounds = self.bounds(total, size, members)
-        out[:] = best = -np.inf
+        out = np.full(len(members), -np.inf)
+        best = -np.inf
         for i in np.argsort(-bounds, kind="stable"):
             if bounds[i] < best - SLACK:
                 break
-            out[i] = self._mean_log(total, self.own[members[i]], size)
+            out[i] = self.values(total, size, members[i : i + 1])[0]
             best = max(best, out[i])
         return out
 
-    def near(self, total: Doubles, size: int, members: Indices) -> Doubles:
+    def values(self, total: Doubles, size: int, members: Indices) -> Doubles:
         """Values for the members in turn."""
         n = len(total)
-        if not (fast := kernel("nll", SECONDS_A_LOG * n * len(members))):
-            return self.exact(total, size, members)
-        out = np.empty(len(members))
-        fast.sums_of_logs(total, self.own, _rows(members), TINY * size, out)
-        return out / n - log(size)
+        mantissa, exponent = np.empty((2, len(members)))
+        fast = kernel("nll", SECONDS_A_LOG * n * len(members))
+        (fast.products if fast else _products)(total, self.own, _rows(members), TINY * size, mantissa, exponent)
+        return _mean_log(mantissa, exponent, n, size)
 
-    def exact(self, total: Doubles, size: int, members: Indices) -> Doubles:
-        return np.array([self._mean_log(total, self.own[j], size) for j in members], dtype=np.float64)
 
-    def _mean_log(self, total: Doubles, own: Singles, size: int) -> float:
-        buffer = self._buffer
-        np.add(total, own, out=buffer)
-        np.maximum(buffer, TINY * size, out=buffer)
-        np.log(buffer, out=buffer)
-        return float(np.add.reduce(buffer)) / len(buffer) - log(size)
+def _mean_log(mantissa: Doubles, exponent: Doubles, n: int, size: int) -> Doubles:
+    out: Doubles = (LOG_2 * exponent + np.log(mantissa)) / n - log(size)
+    return out
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Samples on which all members nearly agree, of which a bound takes one number a member; and what is left.
+
+    There the sum of logarithms of the mean x of a team is at most Σ_n log m + x/m − 1, where m is the mean of all
+    members: the tangent of the logarithm, which the team's own mean is never far from.
+
+    Attributes
+    ----------
+    left
+        Indices of the samples that are left, (S,).
+    own, mean, top
+        Of these: what each member has, (M, S), about their mean and the most of them, (S,).
+    weights
+        1/m where members agree, else 0, (N,).
+    shares
+        Σ_n own/m of each member where they agree, (M,).
+    constant, count
+        Σ_n log m there, and how many samples these are.
+    """
+
+    left: Indices
+    own: Singles
+    mean: Singles
+    top: Singles
+    weights: Doubles
+    shares: Doubles
+    constant: float
+    count: int
+
+    @classmethod
+    def of(cls, own: Singles) -> Agreed:
+        """Part the samples."""
+        fast = kernel("nll", SECONDS_A_LOG * own.size)
+        mean, low, top = np.empty((3, own.shape[1]), dtype=np.float32)
+        (fast.levels if fast else _levels)(own, mean, low, top)
+        agreed = (top - low < APART * mean) & (low > FAR_FROM_TINY)
+        at, left = mean[agreed].astype(np.float64), np.flatnonzero(~agreed)
+        weights, shares = np.zeros(len(agreed)), np.empty(len(own))
+        weights[agreed] = 1 / at
+        kept = np.empty((len(own), len(left)), dtype=np.float32)
+        (fast.part if fast else _part)(own, weights, left, shares, kept)
+        return cls(left, kept, mean[left], top[left], weights, shares, float(np.log(at).sum()), len(at))
+
+    def bounds(self, total: Doubles, size: int, members: Indices) -> Doubles:
+        """Upper bounds of Σ log(total + own) over the samples on which members agree, raised by more than rounding."""
+        sums = float(total @ self.weights) + self.shares[members]
+        sums /= size
+        constant = self.constant + self.count * (log(size) - 1)
+        room = EPSILON * (len(total) + 8) * (CONSTANT * self.count + 3 * sums)
+        return sums + constant + room
 
 
 def _rows(members: Indices) -> npt.NDArray[np.int64]:
     """Members as the kernels take them."""
     return np.ascontiguousarray(members, dtype=np.int64)
+
+
+def _products(
+    total: Doubles, own: Singles, members: Indices, least: float, mantissa: Doubles, exponent: Doubles
+) -> None:
+    """Twin of the kernel of that name: it multiplies in the same order."""
+    n = len(total)
+    turns = -(-n // (LANES * DEPTH))
+    step = max(1, AT_ONCE // n)
+    for k in range(0, len(members), step):
+        some = slice(k, k + step)
+        values = np.ones((len(members[some]), turns * LANES * DEPTH))
+        np.add(total, own[members[some]], out=values[:, :n])
+        np.maximum(values[:, :n], least, out=values[:, :n])
+        rows = values.reshape(len(values), turns, DEPTH, LANES)
+        factors = rows[:, :, 0].copy()
+        for depth in range(1, DEPTH):
+            factors *= rows[:, :, depth]
+        exponent[some] = _strip(factors)
+        lanes = factors[:, 0]
+        for turn in range(1, turns):
+            lanes *= factors[:, turn]
+            if turn % TURNS == TURNS - 1 or turn == turns - 1:
+                exponent[some] += _strip(lanes)
+        while (half := lanes.shape[1] // 2) > 0:
+            lanes = lanes[:, :half] * lanes[:, half:]
+        exponent[some] += _strip(lanes)
+        mantissa[some] = lanes[:, 0]
+
+
+def _strip(numbers: Doubles) -> npt.NDArray[np.int64]:
+    """Leave of numbers above 0, (K, …), the mantissas, in 1…2, and return the sums of their exponents, (K,)."""
+    mantissas, exponents = np.frexp(numbers)
+    np.multiply(mantissas, 2, out=numbers)
+    sums: npt.NDArray[np.int64] = (exponents - 1).reshape(len(numbers), -1).sum(axis=1, dtype=np.int64)
+    return sums
 
 
 def _bounds_of_sums(
@@ -313,11 +400,27 @@ def _bounds_of_sums(
     slope, bend = 1 / at, 0.5 / (start + np.maximum(top, middle)) ** 2
     constant = np.log(at).sum() - (middle * (slope + middle * bend)).sum()
     u = slope + 2 * middle * bend
-    step = max(1, AT_ONCE // n)
+    step = max(1, AT_ONCE // max(1, n))
     for k in range(0, len(members), step):
         p = own[members[k : k + step]].astype(np.float64)
         out[k : k + step] = p @ u - np.square(p, out=p) @ bend
     out += constant + EPSILON * (n + 8) * (CONSTANT * n + 3 * out)
+
+
+def _levels(own: Singles, mean: Singles, low: Singles, top: Singles) -> None:
+    """Twin of the kernel of that name."""
+    own.sum(axis=0, out=mean)
+    mean /= np.float32(len(own))
+    own.min(axis=0, out=low)
+    own.max(axis=0, out=top)
+
+
+def _part(own: Singles, weights: Doubles, kept: Indices, shares: Doubles, out: Singles) -> None:
+    """Twin of the kernel of that name."""
+    np.take(own, kept, axis=1, out=out, mode="clip")
+    step = max(1, AT_ONCE // own.shape[1])
+    for k in range(0, len(own), step):
+        shares[k : k + step] = own[k : k + step].astype(np.float64) @ weights
 
 
 def probabilities_of(predictions: Predictions, member: int | np.integer) -> npt.NDArray[np.float32]:
