@@ -26,6 +26,7 @@ FLOORS = {
     "models": 1,
     "diversity": 2,
     "combine": 1,
+    "stacked": 1,
     "stacker": 1,
     "calibration": 2,
     "metrics": 3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,18 +21,32 @@ class Augmentation:
 
     Attributes
     ----------
-    function
-        ``function(x, generator) -> x`` on a batch of shape (B, channels, height, width); the input is left unchanged.
+    draw
+        ``draw(n, height, width, generator)``: the random numbers for n images, a tuple of tensors of n numbers.
+    apply
+        ``apply(x, *numbers)`` on a batch of shape (B, channels, height, width), each image by its own numbers; the
+        input is left unchanged. Batches whose numbers come from several generators can be changed in one call.
     description
         One line for listings.
     """
 
-    function: Callable[[Tensor, Generator], Tensor]
+    draw: Callable[[int, int, int, Generator], tuple[Tensor, ...]]
+    apply: Callable[..., Tensor]
     description: str
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Return the changed batch, of the same shape, type and device."""
-        return self.function(x, generator)
+        return self.changed(x, [generator])
+
+    def changed(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """Return the changed batch; each of the generators decides on an equal part of it, in order."""
+        import torch
+
+        if x.dim() != 4:  # of a table, which is never changed
+            return x
+        n, (height, width) = len(x) // len(generators), x.shape[-2:]
+        drawn = zip(*(self.draw(n, height, width, generator) for generator in generators), strict=True)
+        return self.apply(x, *(torch.cat(numbers).to(x.device) for numbers in drawn))
 
 
 def resolve_augment(name: str, splits: Splits) -> str:
@@ -55,42 +69,65 @@ def resolve_augment(name: str, splits: Splits) -> str:
     return name
 
 
-def none(x: Tensor, generator: Generator) -> Tensor:
-    """Leave the batch as it is."""
+def _draw_nothing(n: int, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
+    return ()
+
+
+def _same(x: Tensor) -> Tensor:
     return x
 
 
-def flip(x: Tensor, generator: Generator) -> Tensor:
-    """Mirror each image left to right with probability one half."""
+def _draw_flips(n: int, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
     import torch
 
-    mirrored = torch.rand(len(x), generator=generator, device=generator.device).to(x.device) < 0.5
+    return (torch.rand(n, generator=generator, device=generator.device) < 0.5,)
+
+
+def _flip(x: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror images left to right."""
+    import torch
+
     return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
 
-def crop(x: Tensor, generator: Generator) -> Tensor:
-    """Shift each image by up to an eighth of its side each way; the border is filled by reflection.
+def _reach(side: int) -> int:
+    """Pixels by which an image is shifted at most: an eighth of its side, or one, as far as reflection reaches."""
+    return min(max(1, side // 8), side - 1)
+
+
+def _draw_shifts(n: int, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
+    import torch
+
+    return tuple(
+        torch.randint(2 * _reach(side) + 1, (n,), generator=generator, device=generator.device)
+        for side in (height, width)
+    )
+
+
+def _crop(x: Tensor, top: Tensor, left: Tensor) -> Tensor:
+    """Shift images by `top` and `left` pixels, less the reach; the border is filled by reflection.
 
     32×32 images are padded by 4 and cropped back to 32×32, as is usual for CIFAR (He et al. 2016, arXiv 1512.03385).
     """
     import torch
 
     height, width = x.shape[-2:]
-    dy, dx = (min(max(1, side // 8), side - 1) for side in (height, width))
+    dy, dx = _reach(height), _reach(width)
     windows = torch.nn.functional.pad(x, (dx, dx, dy, dy), mode="reflect").unfold(2, height, 1).unfold(3, width, 1)
-    top = torch.randint(2 * dy + 1, (len(x),), generator=generator, device=generator.device).to(x.device)
-    left = torch.randint(2 * dx + 1, (len(x),), generator=generator, device=generator.device).to(x.device)
     return windows[torch.arange(len(x), device=x.device), :, top, left]
 
 
-def crop_flip(x: Tensor, generator: Generator) -> Tensor:
-    """Shift, then mirror."""
-    return flip(crop(x, generator), generator)
+def _draw_both(n: int, height: int, width: int, generator: Generator) -> tuple[Tensor, ...]:
+    return (*_draw_shifts(n, height, width, generator), *_draw_flips(n, height, width, generator))
+
+
+def _crop_flip(x: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
+    return _flip(_crop(x, top, left), mirrored)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": Augmentation(none, "images as they are"),
-    "flip": Augmentation(flip, "mirrored left to right, half of the time"),
-    "crop": Augmentation(crop, "shifted by up to 1/8 of the side, border reflected"),
-    "crop+flip": Augmentation(crop_flip, "shifted and mirrored; usual for CIFAR"),
+    "none": Augmentation(_draw_nothing, _same, "images as they are"),
+    "flip": Augmentation(_draw_flips, _flip, "mirrored left to right, half of the time"),
+    "crop": Augmentation(_draw_shifts, _crop, "shifted by up to 1/8 of the side, border reflected"),
+    "crop+flip": Augmentation(_draw_both, _crop_flip, "shifted and mirrored; usual for CIFAR"),
 }
