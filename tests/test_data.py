@@ -379,7 +379,7 @@ class TestStandardisation:
         np.testing.assert_allclose(splits.std, scaler.scale_, rtol=1e-9)
 
     def test_per_channel_in_several_blocks(self, monkeypatch):
-        monkeypatch.setattr("lrensemble.data.prepare.BLOCK_VALUES", 1000)
+        monkeypatch.setattr("lrensemble.data.streams.BLOCK_VALUES", 1000)
         x, y = pixels(200, 7, 9, 3), labels(2, 100)
         x[..., 1] //= 4
         splits = load_data((x, y), split_seed=5)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import numpy.typing as npt
 
 from lrensemble.data.prepare import Pair, Raw
 from lrensemble.data.splits import PARTS
+from lrensemble.data.streams import DatasetItems, is_to_be_streamed
 from lrensemble.errors import DataError
 
 __all__ = ["FILE_SUFFIXES", "raw_from_arrays", "read_path"]
@@ -24,7 +29,7 @@ FILE_SUFFIXES = frozenset({".npz", *DELIMITERS})
 Resize = tuple[int, int] | None
 
 
-def read_path(path: Path, resize: Resize = None) -> Raw:
+def read_path(path: Path, resize: Resize = None, stream: bool | None = None) -> Raw:
     """Read a data file or a folder of images.
 
     Raises
@@ -33,7 +38,7 @@ def read_path(path: Path, resize: Resize = None) -> Raw:
         If there is nothing at `path`, or it cannot be read as data.
     """
     if path.is_dir():
-        return read_image_folder(path, resize)
+        return read_image_folder(path, resize, stream)
     if not path.exists():
         raise DataError(f"expected a data file or folder at {path}, found nothing there: check the path")
     if path.suffix.lower() == ".npz":
@@ -125,10 +130,11 @@ def read_csv(path: Path) -> Raw:
     return Raw({"train": (x, _as_integers(labels))})
 
 
-def read_image_folder(path: Path, resize: Resize = None) -> Raw:
+def read_image_folder(path: Path, resize: Resize = None, stream: bool | None = None) -> Raw:
     """Read ``<class>/<image>`` or ``train/<class>/<image>``, ``test/…`` and, if there, ``val/…``.
 
     Images become grey when all are grey, else RGB; transparency is dropped. Without `resize` all must be equally large.
+    When they are to be streamed (see `load_data`), only the heads of the files are read now.
     """
     present = [part for part in PARTS if (path / part).is_dir() and _subfolders(path / part)]
     folders = {part: path / part for part in present} if "train" in present else {"train": path}
@@ -137,12 +143,68 @@ def read_image_folder(path: Path, resize: Resize = None) -> Raw:
     files = [file for part in listed.values() for file, _ in part]
     if not files:
         raise DataError(f"{path}: expected images as <class>/<image> or train/<class>/<image>, found none")
+    side = _decode_one(files[0], resize)[0].shape
+    if is_to_be_streamed(len(files) * 3 * side[0] * side[1], stream):
+        return Raw(_streamed(path, listed, resize), names)
     images = _decode(files, resize)
     parts, start = {}, 0
     for part, entries in listed.items():
         parts[part] = (images[start : start + len(entries)], np.array([label for _, label in entries], dtype=np.int64))
         start += len(entries)
     return Raw(parts, names)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A Dataset of (image, label) that decodes an image when it is asked for.
+
+    Attributes
+    ----------
+    files, targets
+        Paths, and class indices.
+    colour
+        Whether images are RGB; else they are grey.
+    resize
+        (height, width) to which images are resized; None leaves them as they are.
+    fingerprint
+        Hash of names and lengths of the files.
+    """
+
+    files: npt.NDArray[np.str_] = field(repr=False)
+    targets: npt.NDArray[np.int64] = field(repr=False)
+    colour: bool
+    resize: Resize
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[npt.NDArray[np.uint8], int]:
+        """Return the image, uint8, shape (channels, height, width), and its class index."""
+        image, colour = _decode_one(Path(self.files[i]), self.resize)
+        in_colour = image if colour else image[..., None]
+        return np.broadcast_to(in_colour, (*image.shape[:2], 3 if self.colour else 1)).transpose(2, 0, 1), int(
+            self.targets[i]
+        )
+
+
+def _streamed(path: Path, listed: Mapping[str, Sequence[tuple[Path, int]]], resize: Resize) -> dict[str, Pair]:
+    """Look at the heads of all files, for sizes and colours, and leave decoding for later."""
+    files = [file for part in listed.values() for file, _ in part]
+    heads = [_head(file) for file in files]
+    for file, (size, _) in zip(files, heads, strict=True):
+        if resize is None and size != heads[0][0]:
+            raise _unequal(file, files[0], heads[0][0], size)
+    colour = any(colour for _, colour in heads)
+    parts: dict[str, Pair] = {}
+    for part, entries in listed.items():
+        lengths = json.dumps([(file.relative_to(path).as_posix(), file.stat().st_size) for file, _ in entries])
+        fingerprint = hashlib.sha256(lengths.encode("utf-8", "surrogateescape")).hexdigest()
+        targets = np.array([label for _, label in entries], dtype=np.int64)
+        images = ImageFiles(np.array([str(file) for file, _ in entries]), targets, colour, resize, fingerprint)
+        items = DatasetItems.of(images, part)
+        parts[part] = (items, items.labels)
+    return parts
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -176,34 +238,57 @@ def _decode(files: Sequence[Path], resize: Resize) -> npt.NDArray[np.uint8]:
     for i, file in enumerate(files):
         image, colour = _decode_one(file, resize)
         if image.shape[:2] != first.shape[:2]:
-            raise DataError(
-                f"{file}: expected {_size(first)} pixels as in {files[0].name}, got {_size(image)}: make them equally "
-                "large, or pass resize=(height, width) to load_data"
-            )
+            raise _unequal(file, files[0], first.shape[:2], image.shape[:2])
         images[i] = image if colour else image[..., None]
         any_colour |= colour
     return images if any_colour else images[..., :1]
 
 
+def _unequal(file: Path, first: Path, expected: tuple[int, ...], got: tuple[int, ...]) -> DataError:
+    return DataError(
+        f"{file}: expected {_size(expected)} pixels as in {first.name}, got {_size(got)}: make them equally large, or "
+        "pass resize=(height, width) to load_data"
+    )
+
+
 def _decode_one(file: Path, resize: Resize) -> tuple[npt.NDArray[np.uint8], bool]:
     from PIL import Image
 
-    try:
-        with Image.open(file) as opened:
-            mode = opened.mode
-            colour = mode not in ("L", "1", "LA")
-            image = opened.convert("RGB" if colour else "L")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: expected an image, but it cannot be read ({error}): replace or remove it") from None
-    if mode.startswith(("I", "F")):
-        raise DataError(f"{file}: expected 8-bit images, got mode {mode}: convert them, or save arrays as .npz")
+    with _opened(file) as opened:
+        colour = _is_colour(file, opened.mode)
+        image = opened.convert("RGB" if colour else "L")
     if resize is not None:
         image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)
     return np.asarray(image), colour
 
 
-def _size(image: npt.NDArray[Any]) -> str:
-    return f"{image.shape[1]}×{image.shape[0]}"
+def _head(file: Path) -> tuple[tuple[int, int], bool]:
+    """Height and width of an image, and whether it has colour, without decoding it."""
+    with _opened(file) as opened:
+        return (opened.height, opened.width), _is_colour(file, opened.mode)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            yield opened
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):  # which is a ValueError
+            raise
+        raise DataError(f"{file}: expected an image, but it cannot be read ({error}): replace or remove it") from None
+
+
+def _is_colour(file: Path, mode: str) -> bool:
+    if mode.startswith(("I", "F")):
+        raise DataError(f"{file}: expected 8-bit images, got mode {mode}: convert them, or save arrays as .npz")
+    return mode not in ("L", "1", "LA")
+
+
+def _size(sides: tuple[int, ...]) -> str:
+    return f"{sides[1]}×{sides[0]}"
 
 
 def _is_number(cell: str) -> bool:

@@ -1,24 +1,33 @@
-"""From arrays as they were read to `Splits`: layout, labels, splitting, standardisation, and all checks of contents."""
+"""From samples and labels as they were found to `Splits`: layout, splitting, standardisation, checks of contents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lrensemble.data.carve import Size, carve, resolve_sizes
-from lrensemble.data.splits import PARTS, Split, Splits
+from lrensemble.data.splits import PARTS, AnySplit, Split, Splits
+from lrensemble.data.streams import (
+    CHECKED_VALUES,
+    ArrayItems,
+    DatasetItems,
+    StreamedSplit,
+    channels_first,
+    is_to_be_streamed,
+)
 from lrensemble.errors import DataError
 
 __all__ = ["Raw", "prepare"]
 
-BLOCK_VALUES = 1 << 17  # standardise about this many values at a time: float64 copies stay in the cache
+MEASURED = 1024  # items of a Dataset that is not read as a whole, from which mean and standard deviation are measured
 KEPT_BITS = 36  # of mean and std: sums that differ in their last bits between processors give the same float32 data
 
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Pair: TypeAlias = tuple[npt.NDArray[Any] | DatasetItems, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,8 @@ class Raw:
     Attributes
     ----------
     parts
-        ``"train"`` (needed), and ``"val"``, ``"test"`` where the source has them: pairs (x, y).
+        ``"train"`` (needed), and ``"val"``, ``"test"`` where the source has them: pairs (x, y); x is an array, or the
+        items of a Dataset that are to be read while training.
     class_names
         Names in the order of integer labels 0, 1, …; None: one name a distinct label.
     """
@@ -37,29 +47,57 @@ class Raw:
     class_names: Sequence[str] | None = None
 
 
-def prepare(raw: Raw, name: str, sizes: Mapping[str, Size], *, seed: int = 0, augment: str = "none") -> Splits:
+def prepare(
+    raw: Raw,
+    name: str,
+    sizes: Mapping[str, Size],
+    *,
+    seed: int = 0,
+    augment: str = "none",
+    stream: bool | None = None,
+) -> Splits:
     """Check, split and standardise.
 
     Parts that the source has stay what they are (a size takes a stratified sample of them); the others are carved from
-    its training set. Mean and standard deviation are those of the training samples.
+    its training set. Mean and standard deviation are those of the training samples; of items of a Dataset, those of up
+    to 1,024 training samples, evenly spaced. `stream` is as for `load_data`.
 
     Raises
     ------
     DataError
         If the contents, or the sizes asked for, do not allow it.
     """
-    samples = {part: _samples(part, x) for part, (x, _) in raw.parts.items()}
+    items = {part: x if isinstance(x, DatasetItems) else _items(part, x) for part, (x, _) in raw.parts.items()}
     labels, class_names = _encode({part: _labels(part, y) for part, (_, y) in raw.parts.items()}, raw.class_names)
-    _check_lengths(samples, labels)
+    _check_lengths(items, labels)
     chosen = _choose(labels, sizes, seed, class_names)
-    x = {part: np.ascontiguousarray(samples[source][rows]) for part, (source, rows) in chosen.items()}
-    y = {part: labels[source][rows] for part, (source, rows) in chosen.items()}
-    mean, std = _mean_and_std(x["train"])
-    train, val, test = (Split(_standardise(x[part], mean, std), y[part]) for part in PARTS)
-    return Splits(name, train, val, test, class_names, mean=mean, std=std, augment=augment)
+    found = {
+        part: StreamedSplit(items[source], labels[source] if rows is None else labels[source][rows], rows)
+        for part, (source, rows) in chosen.items()
+    }
+    streamed = _is_streamed(found, stream)
+    lazy = found if streamed else {part: _gathered(split) for part, split in found.items()}
+    mean, std = _mean_and_std(lazy["train"] if lazy["train"].is_exact else lazy["train"].excerpt(MEASURED))
+    lazy = {part: replace(split, mean=mean, std=std) for part, split in lazy.items()}
+    parts: Mapping[str, AnySplit] = lazy
+    if not streamed:
+        parts = {part: Split(split.read_all(), split.y) for part, split in lazy.items()}
+    return Splits(name, parts["train"], parts["val"], parts["test"], class_names, mean=mean, std=std, augment=augment)
 
 
-def _samples(part: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _is_streamed(parts: Mapping[str, StreamedSplit], stream: bool | None) -> bool:
+    if not all(split.is_exact for split in parts.values()):
+        return True
+    return is_to_be_streamed(sum(len(split) * prod(split.shape) for split in parts.values()), stream)
+
+
+def _gathered(split: StreamedSplit) -> StreamedSplit:
+    """Copy the rows of an array together: what is read in order three times is faster so."""
+    rows = slice(None) if split.rows is None else split.rows
+    return StreamedSplit(ArrayItems(np.ascontiguousarray(split.items.read(rows, 0))), split.y)
+
+
+def _items(part: str, values: npt.NDArray[Any]) -> ArrayItems:
     x = np.asarray(values)
     if x.dtype.kind not in "biuf":
         raise DataError(f"expected numbers as {part} samples, got an array of type {x.dtype}")
@@ -68,22 +106,27 @@ def _samples(part: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             f"expected {part} samples of shape (N, features), (N, height, width), (N, height, width, channels) or "
             f"(N, channels, height, width), got {x.shape}"
         )
-    if x.dtype.kind == "f" and not (finite := np.isfinite(x)).all():
-        where = np.argwhere(~finite)[0]
+    if x.dtype.kind == "f":
+        _check_finite(part, x)
+    return ArrayItems(channels_first(x))
+
+
+def _check_finite(part: str, x: npt.NDArray[Any]) -> None:
+    """Look at some samples at a time: `x` may be a file larger than memory."""
+    rows = max(1, CHECKED_VALUES // prod(x.shape[1:]))
+    first: tuple[int, ...] = ()
+    count = 0
+    for start in range(0, len(x), rows):
+        strange = ~np.isfinite(x[start : start + rows])
+        if strange.any():
+            at = np.argwhere(strange)[0]
+            first = first or (start + int(at[0]), *map(int, at[1:]))
+            count += int(strange.sum())
+    if count:
         raise DataError(
-            f"expected finite {part} samples, got {x[tuple(where)]} in sample {where[0]} "
-            f"({(~finite).sum()} such values in all): remove or impute them"
+            f"expected finite {part} samples, got {x[first]} in sample {first[0]} ({count} such values in all): "
+            "remove or impute them"
         )
-    return _channels_first(x)
-
-
-def _channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Put channels on axis 1: they are the shorter one of axes 1 and 3, or axis 1 when both are equally long."""
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4 and x.shape[3] < x.shape[1]:
-        return x.transpose(0, 3, 1, 2)
-    return x
 
 
 def _labels(part: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -146,15 +189,15 @@ def _few(values: npt.NDArray[Any]) -> str:
     return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "…", shown[-1]])
 
 
-def _check_lengths(samples: Mapping[str, npt.NDArray[Any]], labels: Mapping[str, npt.NDArray[Any]]) -> None:
-    for part, x in samples.items():
+def _check_lengths(items: Mapping[str, ArrayItems | DatasetItems], labels: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    for part, x in items.items():
         if len(x) != len(labels[part]):
             raise DataError(f"expected one label a {part} sample, got {len(x)} samples and {len(labels[part])} labels")
-        if x.shape[1:] != (shape := samples["train"].shape[1:]):
-            raise DataError(f"expected {part} samples of shape {shape} as in train, got {x.shape[1:]}")
+        if x.shape != (shape := items["train"].shape):
+            raise DataError(f"expected {part} samples of shape {shape} as in train, got {x.shape}")
 
 
-Chosen = dict[str, tuple[str, npt.NDArray[np.intp] | slice]]
+Chosen = dict[str, tuple[str, npt.NDArray[np.intp] | None]]
 
 
 def _choose(
@@ -165,7 +208,7 @@ def _choose(
     for source, y in labels.items():
         parts = [part for part in PARTS if part == source or (source == "train" and part not in labels)]
         if len(parts) == 1 and sizes[source] is None:
-            chosen[source] = (source, slice(None))  # all of it, in its own order
+            chosen[source] = (source, None)  # all of it, in its own order
         else:
             counts = resolve_sizes(len(y), {part: sizes[part] for part in parts})
             for part, rows in carve(y, counts, seed, class_names).items():
@@ -173,17 +216,16 @@ def _choose(
     return chosen
 
 
-def _mean_and_std(x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _mean_and_std(split: StreamedSplit) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Per channel (4 axes) or feature (2 axes), in float64; the std of what never varies is 1."""
-    axes = (0, 2, 3) if x.ndim == 4 else (0,)
-    count = x.size // x.shape[1]
-    lowest, highest = x.min(axes), x.max(axes)
+    axes = (0, 2, 3) if len(split.shape) == 3 else (0,)
+    count = len(split) * prod(split.shape) // split.shape[0]
+    lowest, highest, total = _extremes_and_sum(split, axes)
     with np.errstate(over="ignore"):
-        mean = sum(block.astype(np.float64).sum(axes) for block in _blocks(x)) / count
-    mean = np.where(lowest == highest, lowest, _rounded(mean))
-    around = mean.reshape(-1, *[1] * (x.ndim - 2))
+        mean = np.where(lowest == highest, lowest, _rounded(total / count))
+    around = mean.reshape(-1, *[1] * (len(split.shape) - 1))
     with np.errstate(over="ignore", invalid="ignore"):
-        variance = sum(((block - around) ** 2).sum(axes) for block in _blocks(x)) / count
+        variance = sum(((block - around) ** 2).sum(axes) for block in split.read_raw()) / count
     if not np.isfinite(variance).all():
         raise DataError(
             "expected samples whose variance is a finite number, got values that are too large: rescale them"
@@ -191,24 +233,16 @@ def _mean_and_std(x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDA
     return mean, np.where((lowest == highest) | (variance == 0), 1.0, _rounded(np.sqrt(variance)))
 
 
+def _extremes_and_sum(split: StreamedSplit, axes: tuple[int, ...]) -> tuple[npt.NDArray[Any], ...]:
+    lowest, highest, total = [], [], 0.0
+    for block in split.read_raw():
+        lowest.append(block.min(axes))
+        highest.append(block.max(axes))
+        with np.errstate(over="ignore"):
+            total = total + block.astype(np.float64).sum(axes)
+    return np.min(lowest, axis=0), np.max(highest, axis=0), np.asarray(total)
+
+
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(mantissa * 2.0**KEPT_BITS), exponent - KEPT_BITS)
-
-
-def _standardise(
-    x: npt.NDArray[Any], mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
-    shape = (-1, *[1] * (x.ndim - 2))
-    out = np.empty(x.shape, dtype=np.float32)
-    start = 0
-    with np.errstate(over="ignore"):  # what overflows is infinite, and `Split` refuses it
-        for block in _blocks(x):
-            out[start : start + len(block)] = (block - mean.reshape(shape)) / std.reshape(shape)
-            start += len(block)
-    return out
-
-
-def _blocks(x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    rows = max(1, BLOCK_VALUES // (x.size // len(x)))
-    return [x[start : start + rows] for start in range(0, len(x), rows)]

@@ -59,6 +59,7 @@ def load_data(
     split_seed: int = 0,
     root: str | Path | None = None,
     resize: int | tuple[int, int] | None = None,
+    stream: bool | None = None,
 ) -> Splits:
     """Load, split and standardise a data set.
 
@@ -78,6 +79,12 @@ def load_data(
         Folder of torchvision's data sets; the environment variable ``LRENSEMBLE_DATA`` or else ``data`` when not given.
     resize
         Side, or (height, width), to which the images of a folder are resized.
+    stream
+        False: all samples are read now, and held as float32. True: they are read when they are needed: rows of arrays,
+        image files, and items of a torch Dataset, whose transforms then run at every access. None: as False, unless
+        three such copies exceed the free memory. Arrays have the same samples and fingerprint either way; of image
+        files and Datasets, mean and standard deviation are measured, when streamed, on up to 1,024 training samples,
+        evenly spaced, and the fingerprint covers less (see `fingerprint_of`).
 
     Raises
     ------
@@ -95,41 +102,47 @@ def load_data(
         raise DataError(f"expected split_seed as a whole number from 0 to 2³²−1, got {split_seed!r}")
     sizes = dict(zip(PARTS, (train_size, val_size, test_size), strict=True))
     folder = Path(root if root is not None else os.environ.get(ROOT_VARIABLE, "data"))
-    name, found = _read(source, folder, _pair_of(resize))
+    name, found = _read(source, folder, _pair_of(resize), _checked(stream))
     if isinstance(found, Splits):
         if any(size is not None for size in sizes.values()):
             raise DataError(f"{name}: expected no sizes, since the data comes as Splits, ready split: leave them out")
         return found
     augment = DATASETS[source].augment if isinstance(source, str) and source in DATASETS else "none"
     try:
-        return prepare(found, name, sizes, seed=int(split_seed), augment=augment)
+        return prepare(found, name, sizes, seed=int(split_seed), augment=augment, stream=stream)
     except DataError as error:
         place = source if isinstance(source, (str, Path)) else name
         raise DataError(f"{place}: {error}") from None
 
 
-def _read(source: Any, root: Path, resize: tuple[int, int] | None) -> tuple[str, Raw | Splits]:
+def _checked(stream: Any) -> bool | None:
+    if stream is not None and not isinstance(stream, bool):
+        raise DataError(f"expected stream as True, False or None, got {stream!r}")
+    return stream
+
+
+def _read(source: Any, root: Path, resize: tuple[int, int] | None, stream: bool | None) -> tuple[str, Raw | Splits]:
     if isinstance(source, Path):
-        return source.stem, read_path(source, resize)
+        return source.stem, read_path(source, resize, stream)
     if isinstance(source, str):
-        return _read_text(source, root, resize)
+        return _read_text(source, root, resize, stream)
     if callable(source) and not is_dataset(source):
         name = reference_name(source)
-        return name, _from_function(source, name)
-    return "arrays", _from_object(source)
+        return name, _from_function(source, name, stream)
+    return "arrays", _from_object(source, stream)
 
 
-def _read_text(text: str, root: Path, resize: tuple[int, int] | None) -> tuple[str, Raw | Splits]:
+def _read_text(text: str, root: Path, resize: tuple[int, int] | None, stream: bool | None) -> tuple[str, Raw | Splits]:
     if text in DATASETS:
         return text, DATASETS[text].loader(root)
     if not text.strip():
         raise DataError("expected the name or path of a data set, got an empty text")
     path = Path(text).expanduser()
     if os.path.exists(path) or path.suffix.lower() in FILE_SUFFIXES or (os.sep in text and ":" not in text):
-        return path.stem, read_path(path, resize)
+        return path.stem, read_path(path, resize, stream)
     call = parse_call(text, "data set")
     if is_reference(call.name) and not text.startswith("torchvision:"):
-        return text, _from_function(partial(resolve(call.name, "data set function"), **call.options), text)
+        return text, _from_function(partial(resolve(call.name, "data set function"), **call.options), text, stream)
     guess = nearest(text, DATASETS)
     hint = f"did you mean '{guess}'? " if guess else ""
     raise UnknownNameError(
@@ -137,17 +150,17 @@ def _read_text(text: str, root: Path, resize: tuple[int, int] | None) -> tuple[s
     )
 
 
-def _from_function(function: Callable[[], Any], name: str) -> Raw | Splits:
+def _from_function(function: Callable[[], Any], name: str, stream: bool | None) -> Raw | Splits:
     try:
-        return _from_object(function())
+        return _from_object(function(), stream)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except Exception as error:
         raise DataError(f"{name}: calling it raised {type(error).__name__}: {first_line(error)}") from error
 
 
-def _from_object(value: Any) -> Raw | Splits:
-    return value if isinstance(value, Splits) else raw_from_object(value)
+def _from_object(value: Any, stream: bool | None) -> Raw | Splits:
+    return value if isinstance(value, Splits) else raw_from_object(value, stream)
 
 
 def _pair_of(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
