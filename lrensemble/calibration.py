@@ -109,7 +109,8 @@ def fit_temperatures(predictions: Predictions) -> Doubles:
 def tempered(predictions: Predictions, temperatures: npt.ArrayLike) -> Predictions:
     """Predictions with the logits of each member divided by its temperature, shape (M,); a view, nothing is copied."""
     outputs = TemperedOutputs(predictions, tuple(np.asarray(temperatures, dtype=np.float64).tolist()))
-    return Predictions(predictions.ids, outputs, predictions.labels, predictions.split, predictions.fingerprint)
+    labels, families = predictions.labels, predictions.families
+    return Predictions(predictions.ids, outputs, labels, predictions.split, predictions.fingerprint, families)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrensemble.errors import InputError, lookup
+from lrensemble.kernels import kernel
 from lrensemble.memory import empty_array
 
 __all__ = [
@@ -36,6 +37,7 @@ ALL = slice(None)
 TINY = float(np.finfo(np.float32).tiny)  # smallest probability that a logarithm is taken of
 OFF = 1e-3  # rows of probabilities whose sum is further from 1 are refused …
 ROUNDING = 1e-6  # … and nearer than this they are left as they are
+SECONDS = 1e-9  # that a kernel saves on one number that is picked out of a member
 FEW_CLASSES = 48  # up to so many, softmax is several times faster class by class
 
 
@@ -160,6 +162,9 @@ class Predictions:
         ``"val"`` or ``"test"`` (or the name of any further split); see `is_test`.
     fingerprint
         Of the pool the predictions come from; empty when they come from bare arrays.
+    families
+        The training that each member comes from: its own name, or for a snapshot that of its training's last member.
+        Empty: no member is a snapshot.
 
     Raises
     ------
@@ -178,9 +183,12 @@ class Predictions:
     labels: npt.NDArray[np.int64]
     split: str = "val"
     fingerprint: str = ""
+    families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_shape(self.ids, self.outputs.shape)
+        if len(self.families) not in (0, len(self.ids)):
+            raise InputError(f"expected a family for each of the {len(self.ids)} members, got {len(self.families)}")
         _check_labels(self.labels, *self.outputs.shape[1:])
         self.labels.flags.writeable = False
 
@@ -194,6 +202,7 @@ class Predictions:
         ids: Sequence[str] | None = None,
         split: str = "val",
         fingerprint: str = "",
+        families: Sequence[str] = (),
     ) -> Predictions:
         """Build predictions from the outputs of networks trained anywhere.
 
@@ -206,6 +215,8 @@ class Predictions:
             Integers, shape (N,).
         ids
             Names of the members; ``m0``, ``m1``, … when not given.
+        families
+            The training that each member comes from, where some are snapshots.
 
         Examples
         --------
@@ -226,7 +237,7 @@ class Predictions:
         if probabilities is not None:
             _normalise(values)
         outputs = ArrayOutputs(values, are_probabilities=probabilities is not None)
-        return cls(names, outputs, _to_labels(labels), split, fingerprint)
+        return cls(names, outputs, _to_labels(labels), split, fingerprint, tuple(map(str, families)))
 
     @property
     def n_members(self) -> int:
@@ -242,6 +253,13 @@ class Predictions:
     def n_classes(self) -> int:
         """C, the number of classes."""
         return self.outputs.shape[2]
+
+    @property
+    def independent(self) -> list[int]:
+        """Positions of the members that are the last of their training; of all where nothing is known of snapshots."""
+        if not self.families:
+            return list(range(self.n_members))
+        return [i for i, (name, family) in enumerate(zip(self.ids, self.families, strict=True)) if name == family]
 
     @property
     def in_memory(self) -> bool:
@@ -281,14 +299,17 @@ class Predictions:
         """Probability that each member gives to the true class, shape (M, N)."""
         own = np.arange(self.n_samples) * self.n_classes + self.labels  # positions in the flat (N, C)
         out = empty_array((self.n_members, self.n_samples), np.float32, "the true class of all members")
+        whole = self._at_hand
+        if whole is not None and (fast := kernel("gather", SECONDS * out.size)):
+            fast.true_class(whole.reshape(self.n_members, -1), own, self.n_classes, out)
+            return frozen(out)
         for j, row in enumerate(out):
             self.member(j).ravel().take(own, out=row, mode="wrap")  # this mode writes to `row` at once
         return frozen(out)
 
     def member(self, index: int, samples: Samples = ALL) -> npt.NDArray[np.float32]:
         """Probabilities of one member on some of the samples, shape (n, C); not kept."""
-        whole = self.__dict__.get("probabilities")
-        if whole is not None:
+        if (whole := self.__dict__.get("probabilities")) is not None:
             return whole[index, samples]
         values = self.outputs.member(index, samples)
         return values if self.outputs.are_probabilities else softmax(values)
@@ -305,13 +326,21 @@ class Predictions:
 
     def take(self, ids: Sequence[str]) -> Predictions:
         """Predictions of the named members only, in the order given."""
-        outputs = self.outputs.take(self.indices(ids))
-        return Predictions(tuple(ids), outputs, self.labels, self.split, self.fingerprint)
+        rows = self.indices(ids)
+        families = tuple(self.families[row] for row in rows) if self.families else ()
+        return Predictions(tuple(ids), self.outputs.take(rows), self.labels, self.split, self.fingerprint, families)
 
     def subset(self, samples: Samples) -> Predictions:
         """Predictions on some of the samples only (indices or a mask)."""
         outputs = self.outputs.subset(samples)
-        return Predictions(self.ids, outputs, self.labels[samples], self.split, self.fingerprint)
+        return Predictions(self.ids, outputs, self.labels[samples], self.split, self.fingerprint, self.families)
+
+    @property
+    def _at_hand(self) -> npt.NDArray[np.float32] | None:
+        """`probabilities`, if nothing need be computed or read for them."""
+        if self.in_memory and self.outputs.are_probabilities:
+            return self.probabilities
+        return self.__dict__.get("probabilities")
 
     def _predicted_by(self, index: int) -> npt.NDArray[np.int64]:
         return self.outputs.member(index).argmax(axis=-1)

@@ -59,8 +59,8 @@ def list_systems(ensembles: Sequence[Ensemble], members: Sequence[MemberScore], 
     members
         Every network of the pool.
     groups
-        What trained each network (its policy), aligned with `members`; networks of one group differ in their seed only.
-        Empty: unknown.
+        What trained each network (its policy), aligned with `members`; networks of one group differ in their seed only,
+        and a snapshot is a group of its own. Empty: unknown.
     """
     first = ensembles[0]
     k, rule = min(len(first), len(members)), first.rule

@@ -24,6 +24,8 @@ Doubles = npt.NDArray[np.float64]
 def deep_equivalents(test: Predictions, systems: Sequence[System], seed: int) -> dict[str, Any]:
     """Size of random equal-weight teams of the pool that reach the calibrated NLL of each system.
 
+    The random teams are of networks from different trainings, as those of a deep ensemble are: none is a snapshot.
+
     Returns
     -------
     dict
@@ -31,17 +33,18 @@ def deep_equivalents(test: Predictions, systems: Sequence[System], seed: int) ->
         score of random teams by size. `bound` is ``">"`` (more than all sizes could give), ``"<"`` (less than one
         network) or empty. Nothing for a pool of one.
     """
-    if test.n_members == 1:
+    single = _of_different_trainings(test)
+    if single.n_members == 1:
         return {}
     rng = np.random.default_rng(seed)
     most = max(2, MOST_VALUES // test.n_classes)
     samples = np.arange(test.n_samples)
     if len(samples) > most:
         samples = np.sort(rng.choice(samples, most, replace=False))
-    sizes = sorted({*(k for k in SIZES if k < test.n_members), min(test.n_members, SIZES[-1])})
+    sizes = sorted({*(k for k in SIZES if k < single.n_members), min(single.n_members, SIZES[-1])})
     work = len(samples) * test.n_classes * len(sizes)
     draws = int(np.clip(MOST_WORK // work, FEWEST_DRAWS, MOST_DRAWS))
-    curve = random_team_curve(test, samples, sizes, draws, rng)
+    curve = random_team_curve(single, samples, sizes, draws, rng)
     found = {}
     for system in systems:
         score = calibrated_nll(system.probabilities(test)[samples], test.labels[samples])
@@ -54,6 +57,12 @@ def deep_equivalents(test: Predictions, systems: Sequence[System], seed: int) ->
         "curve": curve.tolist(),
         "systems": found,
     }
+
+
+def _of_different_trainings(test: Predictions) -> Predictions:
+    """Keep the last network of each training; all where there is none."""
+    last = [test.ids[j] for j in test.independent]
+    return test.take(last) if 0 < len(last) < test.n_members else test
 
 
 def random_team_curve(

@@ -108,7 +108,7 @@ def evaluate(
     intervals = Bootstrap(int(bootstrap), int(seed), float(confidence))
 
     members, mean_single = _score_members(test, val, teams[0], facts, chosen)
-    systems = list_systems(teams, members, [facts[m.id].group for m in members if m.id in facts])
+    systems = list_systems(teams, members, _groups(members, facts, test))
     systems += oracle_team(test, len(teams[0]))
     scored = [score_system(system, test, val, chosen, facts) for system in systems]
     controls = score_controls(control, systems, test, chosen) if control is not None else []
@@ -133,6 +133,7 @@ def evaluate(
         n_val=val.n_samples,
         n_members=test.n_members,
         n_classes=test.n_classes,
+        networks=max((facts[name].networks for name in test.ids if name in facts), default=1),
         seed=int(seed),
         bootstrap=int(bootstrap),
         confidence=float(confidence),
@@ -202,21 +203,32 @@ def _check_bootstrap(bootstrap: int, seed: int, confidence: float) -> None:
 def _score_members(
     test: Predictions, val: Predictions, team: Ensemble, facts: dict[str, Fact], metrics: Sequence[Metric]
 ) -> tuple[tuple[MemberScore, ...], Result]:
-    """Score each network alone; also the mean over networks, for metrics that are means over samples."""
+    """Score each network alone; also the mean over networks, for metrics that are means over samples.
+
+    Snapshots are left out of the mean: it says what one training yields.
+    """
+    last = {test.ids[j] for j in test.independent} or set(test.ids)
     weights = dict(zip(team.members, team.weights, strict=True))
     scores, total = [], {m.name: np.zeros(test.n_samples) for m in metrics if m.per_sample}
     for name in test.ids:
         system, fact = System.equal(name, "member", [name]), facts.get(name)
         p, on_val = Ensemble((name,), (1.0,)).probabilities(test), accuracy_and_nll(system, val)
         for metric in metrics:
-            if metric.per_sample:
+            if metric.per_sample and name in last:
                 total[metric.name] += metric.per_sample(p, test.labels)
         on_test = {"accuracy": accuracy(p, test.labels), "nll": nll(p, test.labels)}
         policy, seed = (fact.policy, fact.seed) if fact else ("", None)
         scores.append(MemberScore(name, policy, seed, weights.get(name, 0.0), on_val, on_test))
-    terms = {name: values / test.n_members for name, values in total.items()}
-    mean = {key: float(np.mean([score.validation[key] for score in scores])) for key in ("accuracy", "nll")}
+    terms = {name: values / len(last) for name, values in total.items()}
+    ends = [score.validation for score in scores if score.id in last]
+    mean = {key: float(np.mean([values[key] for values in ends])) for key in ("accuracy", "nll")}
     return tuple(scores), Result(System(MEAN_SINGLE, "baseline"), terms, mean)
+
+
+def _groups(members: Sequence[MemberScore], facts: Mapping[str, Fact], test: Predictions) -> list[str]:
+    """Say what trained each network; each snapshot is a group of its own, as it repeats no training. Empty: unknown."""
+    last = {test.ids[j] for j in test.independent}
+    return [facts[m.id].group if m.id in last else f"snapshot {m.id}" for m in members if m.id in facts]
 
 
 def _agreement(test: Predictions, members: Sequence[str]) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class Report:
     risk_coverage
         For the same: error rate on the most confident share of samples ``{"coverage", "risk"}``.
     n_test, n_val, n_members, n_classes
-        Samples, networks in the pool, classes.
+        Samples, members of the pool, classes.
+    networks
+        That a member consists of: more than one with folds.
     seed, bootstrap, confidence
         Of the intervals: seed, number of resamples, level.
     splits
@@ -194,6 +196,7 @@ class Report:
     deep_equivalent: dict[str, Any] = field(default_factory=dict)
     controls: tuple[Comparison, ...] = ()
     shifts: tuple[Shift, ...] = ()
+    networks: int = 1
 
     def __str__(self) -> str:
         return report_text(self)

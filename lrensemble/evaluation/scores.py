@@ -33,13 +33,24 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Fact:
-    """What a pool knows of a network beside predictions; `group` is equal for networks that differ in seed only."""
+    """What a pool knows of a member beside predictions.
+
+    Attributes
+    ----------
+    policy, seed, parameters, flops
+        As in `Member`.
+    group
+        Equal for members that differ in seed only.
+    networks
+        How many it consists of: more than one with folds.
+    """
 
     policy: str
     seed: int
     parameters: int
     flops: int
     group: str
+    networks: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +70,22 @@ def facts_of(summaries: Sequence[Any]) -> dict[str, Fact]:
     """Return what the summaries of a pool's members tell, by name."""
     # Networks of other policies, models or settings are no repetitions of each other.
     return {
-        s.id: Fact(s.policy, s.seed, s.parameters, s.flops, repr((s.policy, s.model, sorted(s.config.items()))))
+        s.id: Fact(
+            s.policy,
+            s.seed,
+            s.parameters,
+            s.flops,
+            repr((s.policy, s.model, sorted(s.config.items()))),
+            _networks(s.config),
+        )
         for s in summaries
     }
+
+
+def _networks(config: Mapping[str, Any]) -> int:
+    """Return how many networks a member of this config consists of; imported pools may hold anything there."""
+    folds = config.get("folds")
+    return folds if isinstance(folds, int) and folds > 1 else 1
 
 
 def score_system(

@@ -66,14 +66,15 @@ def shift_table(report: Report, shift: Shift) -> str:
 
 def report_text(report: Report) -> str:
     """Table, verdict and notes."""
-    table = report_table(report)
+    table, answering = report_table(report), "members" if report.networks > 1 else "networks"
     notes = (
         f"{report.n_test:,} test samples, {report.n_classes} classes, pool of {report.n_members}; validation had "
-        f"{report.n_val:,} samples. n: networks that answer. gain: accuracy minus that of the best single network "
+        f"{report.n_val:,} samples. n: {answering} that answer. gain: accuracy minus that of the best single network "
         "chosen on validation. Intervals: paired bootstrap over test samples, "
         f"{report.bootstrap:,} resamples, seed {report.seed}. "
         "oracle: chosen with the test labels, an upper bar that nobody could have picked."
         + (" NLL cal.: after temperature scaling, cross-fitted on two halves." if " cal. " in table else "")
+        + (_of_folds(report) if report.networks > 1 else "")
     )
     paragraphs = [report.verdict, *_equivalent(report), *_against_controls(report)]
     return "\n\n".join(
@@ -83,6 +84,13 @@ def report_text(report: Report) -> str:
             *(shift_table(report, shift) for shift in report.shifts),
             textwrap.fill(notes, WIDTH),
         ]
+    )
+
+
+def _of_folds(report: Report) -> str:
+    return (
+        f" Cross-fitting: a member (called a network above) is {report.networks} networks, each trained without one "
+        "fold of the validation samples, for which it answers; test samples get the mean probability of all."
     )
 
 

@@ -130,6 +130,35 @@ class Policy(ABC):
         rates = self._checked_rates(np.ascontiguousarray(steps).reshape(-1), np.inf)
         return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
 
+    def cycle_ends(self, total_steps: int) -> tuple[int, ...]:
+        """Return the ends of the cycles in a run: numbers of updates after which the rate has come to its lowest.
+
+        An end e is the first step of the next cycle: the rate fell until step e − 1, and restarts at step e (restarts),
+        or is at the bottom of its wave at step e (waves that rise and fall). A run that ends with a cycle has
+        `total_steps` as its last end. Policies without cycles have none; those made of others have theirs.
+
+        Examples
+        --------
+        >>> from lrensemble.policies import parse_policy
+        >>> parse_policy("COSRSW(k0=0, k1=0.1, l=25)").cycle_ends(100)
+        (25, 50, 75, 100)
+
+        Raises
+        ------
+        PolicyError
+            If the policy is not resolved.
+        """
+        self._require_resolved()
+        return self._cycle_ends(total_steps)
+
+    def _cycle_ends(self, total_steps: int) -> tuple[int, ...]:
+        cycle = self._cycle(np.arange(total_steps + 1, dtype=np.float64))
+        return tuple((np.flatnonzero(np.diff(cycle) > 0) + 1).tolist())
+
+    def _cycle(self, t: Array) -> Array:
+        """Return the number of the cycle that each step falls in; always 0 of a policy without cycles."""
+        return np.zeros_like(t)
+
     def curve(self, total_steps: int) -> Array:
         """Rates of the steps 0 … `total_steps` − 1, shape (total_steps,)."""
         return self(np.arange(total_steps))

@@ -56,6 +56,14 @@ class Piecewise(Policy):
             rates[mine] = policy._rate(t[mine] - start)
         return rates
 
+    def _cycle_ends(self, total_steps: int) -> tuple[int, ...]:
+        spans = zip(self.policies, (0, *self.boundaries), (*self.boundaries, total_steps), strict=True)
+        return tuple(
+            start + end
+            for policy, start, stop in spans
+            for end in policy._cycle_ends(max(0, min(stop, total_steps) - start))
+        )
+
     def __str__(self) -> str:
         until = [f"{policy} @ {end}" for policy, end in zip(self.policies, self.boundaries, strict=False)]
         return f"[{' | '.join([*until, str(self.policies[-1])])}]"
@@ -85,6 +93,9 @@ class Warmup(Policy):
         after = self.then._rate(np.maximum(t - self.steps, 0))
         first = self.then._rate(np.zeros(1))
         return np.where(t < self.steps, self.start + (first - self.start) * ramp(t, self.steps, self.shape), after)
+
+    def _cycle_ends(self, total_steps: int) -> tuple[int, ...]:
+        return tuple(self.steps + end for end in self.then._cycle_ends(max(0, total_steps - self.steps)))
 
 
 def ramp(t: Array, w: Any, shape: str) -> Array:

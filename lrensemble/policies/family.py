@@ -115,9 +115,14 @@ class Cyclic(Policy):
     l: Length  # noqa: E741 - the papers' letter
 
     def _rate(self, t: Array) -> Array:
-        x = t / self._length() + self.wave.phase
-        cycle = np.floor(x / self.wave.period)
+        x, cycle = self._place(t), self._cycle(t)
         return (self.k1 - self.k0) * self.wave.value(x - self.wave.period * cycle) * self._envelope(t, cycle) + self.k0
+
+    def _cycle(self, t: Array) -> Array:
+        return np.floor(self._place(t) / self.wave.period)
+
+    def _place(self, t: Array) -> Array:
+        return t / self._length() + self.wave.phase
 
     def _length(self) -> float:
         return self.l

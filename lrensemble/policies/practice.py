@@ -139,10 +139,13 @@ class SGDR(Policy):
     mult: AtLeastOne = 2.0
 
     def _rate(self, t: Array) -> Array:
-        start, length = self._cycle(t)
+        start, length = self._start_and_length(t)
         return self.k0 + (self.k1 - self.k0) * 0.5 * (1 + np.cos(np.pi * (t - start) / length))
 
-    def _cycle(self, t: Array) -> tuple[Array, Array]:
+    def _cycle(self, t: Array) -> Array:
+        return self._start_and_length(t)[0]  # which tells cycles apart as well as their number
+
+    def _start_and_length(self, t: Array) -> tuple[Array, Array]:
         """Start and length of the cycle that each step falls in."""
         l, m = self.l, self.mult  # noqa: E741
         if m == 1:
@@ -172,6 +175,9 @@ class Snapshot(Policy):
     def _rate(self, t: Array) -> Array:
         x = t * self.cycles / self.total
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + np.cos(np.pi * (x - np.floor(x))))
+
+    def _cycle(self, t: Array) -> Array:
+        return np.floor(t * self.cycles / self.total)
 
 
 def _progress(t: Array, start: float, end: float) -> Array:

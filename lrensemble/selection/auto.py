@@ -11,6 +11,7 @@ from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, lookup
 from lrensemble.references import parse_call
 from lrensemble.selection.base import Selection, Task, check_count, first_best
+from lrensemble.selection.families import among_candidates
 from lrensemble.selection.outcome import ensemble_of
 from lrensemble.selection.resplit import RESPLITS, CrossValidation, fewest_samples, resplit
 from lrensemble.selection.spec import SelectorSpec, check_options
@@ -100,7 +101,8 @@ def _runs(
         method = lookup(methods, name, "selection method")
         check_options(name, method, options)
         if size is None or method.takes_size or name == SINGLE:
-            yield text, partial(method.function, size=size if method.takes_size else None, **options)
+            run = partial(method.function, size=size if method.takes_size else None, **options)
+            yield text, partial(among_candidates, run)
 
 
 def _choices(task: Task, runs: Mapping[str, Run]) -> tuple[dict[str, Selection], dict[str, str]]:

@@ -32,7 +32,7 @@ def part_of(predictions: Predictions, rows: Indices, known: dict[str, Any] | Non
         Filled with what parts ask to be worked out of all samples (see `Part.cut`); give all parts the same one.
     """
     labels, cut = predictions.labels[rows], _Cut(predictions.outputs, rows)
-    names = predictions.ids, cut, labels, predictions.split, predictions.fingerprint
+    names = predictions.ids, cut, labels, predictions.split, predictions.fingerprint, predictions.families
     return Part(*names, predictions, rows, {} if known is None else known)
 
 

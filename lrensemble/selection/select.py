@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lrensemble.combine import COMBINERS
@@ -11,9 +12,10 @@ from lrensemble.ensemble import Ensemble
 from lrensemble.errors import InputError, lookup
 from lrensemble.predictions import Predictions
 from lrensemble.references import parse_call
-from lrensemble.selection.base import MetricLike, Objective, Task, check_count
+from lrensemble.selection.base import MetricLike, Objective, Selection, Task, check_count
 from lrensemble.selection.calibrate import calibrating, check_calibration
 from lrensemble.selection.costs import costs_by_kind
+from lrensemble.selection.families import among_candidates, check_families, count_candidates
 from lrensemble.selection.outcome import ensemble_of
 from lrensemble.selection.resplit import FOLDS, RESPLITS, Choose, CrossValidation, fewest_samples, resplit
 from lrensemble.selection.spec import SelectorSpec, check_options
@@ -35,6 +37,7 @@ def select(
     seed: int = 0,
     resplits: int = 0,
     calibrate: str = "none",
+    families: str = "free",
     **options: Any,
 ) -> Ensemble:
     """Choose an ensemble on validation data.
@@ -64,6 +67,9 @@ def select(
     calibrate
         Temperature scaling on validation: ``"members"`` before the search, which then compares calibrated members;
         the ``"ensemble"`` after it; ``"both"`` or ``"none"``. The score is that of the calibrated ensemble.
+    families
+        What the snapshots of one training count as: ``"free"``, members like all others; ``"best"``, only the best of
+        them on validation is a candidate; ``"whole"``, their mean is one candidate. `size` counts candidates.
     **options
         Of the method; ``SELECTORS[method].options`` names them.
 
@@ -92,14 +98,16 @@ def select(
         seed=seed,
         resplits=resplits,
         calibrate=calibrate,
+        families=families,
         options=options,
     )
-    task = _task(source, spec, objective, size, rule, seed)
+    task = _task(source, spec, objective, size, rule, seed, families)
     asked = {"size": size, "seed": seed, "calibrate": None if calibrate == "none" else calibrate, **options}
+    asked["families"] = None if families == "free" else families
     given = {**options, "resplits": resplits} if resplits and spec.resplits else options
 
     def choose(task: Task) -> Ensemble:
-        return ensemble_of(task, spec.function(task, size, **given), method=method, options=asked)
+        return ensemble_of(task, _chosen(spec, task, size, given), method=method, options=asked)
 
     search = calibrating(choose, calibrate)
     ensemble = search(task)
@@ -122,6 +130,7 @@ def cross_validate(
     resplits: int = RESPLITS,
     folds: int = FOLDS,
     calibrate: str = "none",
+    families: str = "free",
     **options: Any,
 ) -> CrossValidation:
     """Score a method on validation samples that it did not choose on: what its selection is worth, and how rosy it is.
@@ -132,7 +141,7 @@ def cross_validate(
 
     Parameters
     ----------
-    source, method, metric, size, rule, seed, calibrate, **options
+    source, method, metric, size, rule, seed, calibrate, families, **options
         As in `select`.
     resplits, folds
         How many selections, and how many parts; at least 2 each.
@@ -158,31 +167,50 @@ def cross_validate(
     (0.61, 0.47, 0.14)
     """
     spec, objective = check_request(
-        method, metric=metric, size=size, rule=rule, seed=seed, calibrate=calibrate, options=options
+        method,
+        metric=metric,
+        size=size,
+        rule=rule,
+        seed=seed,
+        calibrate=calibrate,
+        families=families,
+        options=options,
     )
-    task = _task(source, spec, objective, size, rule, seed)
+    task = _task(source, spec, objective, size, rule, seed, families)
 
     def choose(task: Task) -> Ensemble:
-        return ensemble_of(task, spec.function(task, size, **options))
+        return ensemble_of(task, _chosen(spec, task, size, options))
 
     return resplit(task, {method: calibrating(choose, calibrate)}, resplits=resplits, folds=folds)[method]
 
 
 def _task(
-    source: Pool | Predictions, spec: SelectorSpec, objective: Objective, size: int | None, rule: str, seed: int
+    source: Pool | Predictions,
+    spec: SelectorSpec,
+    objective: Objective,
+    size: int | None,
+    rule: str,
+    seed: int,
+    families: str,
 ) -> Task:
     predictions = validation_of(source)
     if size is not None:
-        check_count("size", size, 1, predictions.n_members)
+        check_count("size", size, 1, count_candidates(predictions, families))
     costs = costs_by_kind(source, predictions.ids) if spec.needs_costs else {}
-    return Task(predictions, objective, rule, seed, costs)
+    return Task(predictions, objective, rule, seed, costs, families)
+
+
+def _chosen(spec: SelectorSpec, task: Task, size: int | None, options: Mapping[str, Any]) -> Selection:
+    """Run a method among the candidates; one that re-splits itself finds them anew on each part."""
+    run = partial(spec.function, size=size, **options)
+    return run(task) if spec.resplits else among_candidates(run, task)
 
 
 def _winner(ensemble: Ensemble, size: int | None) -> Choose:
     """Return the method that `auto` took, as a function of the task."""
     name, options = parse_call(ensemble.resplit["method"])
     spec = SELECTORS[name]
-    return lambda task: ensemble_of(task, spec.function(task, size if spec.takes_size else None, **options))
+    return lambda task: ensemble_of(task, _chosen(spec, task, size if spec.takes_size else None, options))
 
 
 def _resplit(task: Task, choose: Choose, ensemble: Ensemble, resplits: int) -> dict[str, Any]:
@@ -201,6 +229,7 @@ def check_request(
     seed: int,
     resplits: int = 0,
     calibrate: str = "none",
+    families: str = "free",
     options: Mapping[str, Any] | None = None,
 ) -> tuple[SelectorSpec, Objective]:
     """Check what needs no predictions, so that nobody trains for hours to learn of a misspelling.
@@ -215,6 +244,7 @@ def check_request(
     lookup(COMBINERS, rule, "combination rule")
     check_count("seed", seed, 0)
     check_calibration(calibrate)
+    check_families(families, rule)
     check_options(method, spec, options or {})
     if check_count("resplits", resplits, 0) == 1:
         raise InputError("expected resplits as 0 or at least 2, got 1: a single split has no standard error")
