@@ -10,12 +10,14 @@ from lrensemble.pool.arrays import import_arrays, load_array
 from lrensemble.pool.member import Member, MemberSummary, check_name, member_id
 from lrensemble.pool.pool import Pool
 from lrensemble.pool.problems import Problem
+from lrensemble.pool.stopped import Stopped
 
 __all__ = [
     "Member",
     "MemberSummary",
     "Pool",
     "Problem",
+    "Stopped",
     "check_name",
     "import_arrays",
     "load_array",

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from lrensemble.pool import upkeep
 from lrensemble.pool.hdf5 import Stamp, check_inside, file_stamp
 from lrensemble.pool.member import Member, MemberSummary, check_name
 from lrensemble.pool.problems import FileDamageError, Problem, UnknownFormatError
+from lrensemble.pool.stopped import Stopped, read_stopped, write_stopped
 from lrensemble.pool.stored import StoredLogits, StoredMember, read_logits
 from lrensemble.pool.weights import encode_weights, read_weights
 from lrensemble.predictions import ArrayOutputs, Outputs, Predictions
@@ -41,6 +43,7 @@ LOG = logging.getLogger("lrensemble")
 T = TypeVar("T")
 
 SHARE = 0.5  # of the free memory, that predictions may take: what works on them needs room too
+FOLD = re.compile(r"\.fold\d+$")  # at the end of the name of a state: that of one network of a member
 MOST_THREADS = 4  # that read a pool: a few keep up with any disk
 
 
@@ -260,7 +263,8 @@ class Pool:
                 if row < found:
                     logits[row] = logits[found]
             outputs = ArrayOutputs(logits[: len(sound)])
-        return Predictions(tuple(name for name, _ in sound.values()), outputs, labels, split, self.fingerprint)
+        ids = tuple(name for name, _ in sound.values())
+        return Predictions(ids, outputs, labels, split, self.fingerprint, self._families(ids))
 
     def weights(self, member: str) -> dict[str, npt.NDArray]:
         """Weights of a member by name of the parameter.
@@ -275,9 +279,27 @@ class Pool:
             raise PoolError(f"{self.path}: expected the weights of '{member}', found none: train it with weights kept")
         return read_weights(self._place("weights", f"{member}.safetensors"), self.path, digest)
 
+    def header_bytes(self) -> bytes:
+        """Content of ``pool.h5`` without any member: an empty pool of the same data, to be put elsewhere."""
+        return pool_format.encode_pool(self._header)
+
     def resume_path(self, member: str) -> Path:
         """Where the state of a training under way is kept; the trainer removes it when the member is done."""
         return self._place("resume", f"{check_name(member)}.pt")
+
+    def resume_paths(self, member: str) -> list[Path]:
+        """Files of a training under way: the member's state, those of its folds (``<id>.fold0.pt``, …), its record."""
+        states = {path: FOLD.sub("", path.stem) for path in self._entries("resume", "")}
+        return [path for path, owner in states.items() if owner == member]
+
+    def add_stopped(self, stopped: Stopped) -> None:
+        """Record that a member's training rests; its state has been saved before."""
+        write_stopped(self._place("resume", f"{check_name(stopped.id)}.json"), stopped)
+
+    def stopped(self) -> list[Stopped]:
+        """Members whose training was stopped before its end and can go on, sorted by name. They are in no selection."""
+        paths = [path for path in self._entries("resume", ".json") if not self._file(path.stem).exists()]
+        return [record for record in map(read_stopped, paths) if record is not None]
 
     def reports_path(self, name: str) -> Path:
         """Directory of a report."""
@@ -341,7 +363,8 @@ class Pool:
     def info(self) -> dict[str, Any]:
         """Return what `lrensemble inspect` shows, JSON-ready; nothing in it comes from test predictions."""
         members = [asdict(summary) for summary in self.summaries()]
-        present = {member["id"] for member in members}
+        stopped = [record.info() for record in self.stopped()]
+        known = {member["id"] for member in (*members, *stopped)}
         return {
             "path": str(self.path),
             "name": self.name,
@@ -350,7 +373,8 @@ class Pool:
             "classes": list(self.class_names),
             "samples": {split: len(self.labels(split)) for split in self.splits},
             "members": members,
-            "training": sorted({path.stem for path in self._entries("resume", "")} - present),
+            "stopped": stopped,
+            "training": sorted({FOLD.sub("", path.stem) for path in self._entries("resume", "")} - known),
             "ensembles": list(self.ensembles),
             "damaged": sorted(path.name for path in self._entries("damaged", "")),
             "problems": [problem.to_dict() for problem in self.problems],
@@ -484,6 +508,12 @@ class Pool:
         if not sound:
             raise DamagedError(f"{self.path}: expected readable members, found all {len(results)} damaged: train again")
         return sound
+
+    def _families(self, members: Sequence[str]) -> tuple[str, ...]:
+        """Name of the training that each member comes from; empty where none of them is a snapshot."""
+        extras = [self._known[name][1]["extra"] for name in members]
+        lineage = [str(extra["parent"]) if "snapshot" in extra and "parent" in extra else "" for extra in extras]
+        return tuple(parent or name for parent, name in zip(lineage, members, strict=True)) if any(lineage) else ()
 
     def _finished(self) -> list[str]:
         return [name for name, header in self._headers().items() if header["status"] == "done"]

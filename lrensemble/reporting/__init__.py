@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from lrensemble.evaluation.table import report_table
 from lrensemble.reporting.figures import plot_policies, plot_report
-from lrensemble.reporting.tables import ensemble_table, members_table, plain_table, pool_summary, resplit_line
+from lrensemble.reporting.tables import (
+    ensemble_table,
+    members_table,
+    plain_table,
+    pool_summary,
+    resplit_line,
+    stopped_table,
+)
 
 __all__ = [
     "ensemble_table",
@@ -15,4 +22,5 @@ __all__ = [
     "pool_summary",
     "report_table",
     "resplit_line",
+    "stopped_table",
 ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lrensemble.ensemble import Ensemble
     from lrensemble.pool import MemberSummary
 
-__all__ = ["ensemble_table", "members_table", "plain_table", "pool_summary", "resplit_line"]
+__all__ = ["ensemble_table", "members_table", "plain_table", "pool_summary", "resplit_line", "stopped_table"]
 
 WIDTH = 100
 LISTED = 12  # entries of a list that are shown
@@ -50,13 +50,33 @@ def members_table(summaries: Sequence[MemberSummary]) -> str:
     return plain_table(list(zip(*cells, strict=True)), *headings, widths=widths)
 
 
+def stopped_table(stopped: Sequence[Mapping[str, Any]]) -> str:
+    """One line a training that was stopped early, the lowest loss first; `stopped` is that of `Pool.info`."""
+    ranked = sorted(stopped, key=lambda s: (s["val_loss"] is None, s["val_loss"] or 0.0, s["id"]))
+    rows = [
+        (
+            s["id"],
+            s["asked"] or s["policy"],
+            str(s["seed"]),
+            f"{s['epoch']}/{s['epochs']}",
+            _percent(s["val_accuracy"]),
+            _fixed(s["val_loss"], 3),
+        )
+        for s in ranked
+    ]
+    widths = (30, 30, None, None, None, None)
+    return plain_table(rows, "stopped", "policy", "seed", "epoch", "val. %", "NLL", widths=widths) if rows else ""
+
+
 def pool_summary(info: Mapping[str, Any], summaries: Sequence[MemberSummary]) -> str:
     """Return the facts of a pool that fit on a line each, then its members, then what is wrong with it."""
     facts = [(str(key).replace("_", " "), _fact(value)) for key, value in info.items() if _fact(value)]
     pad = max((len(key) for key, _ in facts), default=0)
     lines = [f"{key:{pad}}  {value}" for key, value in facts]
     problems = [f"problem: {_fact(problem)}" for problem in info.get("problems", ())]
-    return "\n".join([*lines, "", members_table(summaries), *([""] if problems else []), *problems])
+    stopped = stopped_table(info.get("stopped", ()))
+    more = [part for part in (stopped, "\n".join(problems)) if part]
+    return "\n\n".join(["\n".join(lines), members_table(summaries), *more])
 
 
 def ensemble_table(ensemble: Ensemble) -> str:
