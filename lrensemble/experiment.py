@@ -12,7 +12,11 @@ from typing import Any, get_type_hints
 
 from lrensemble.errors import InputError, lookup, nearest
 from lrensemble.selection import SELECTORS, check_options, check_request
+from lrensemble.training.budget import check_budget
 from lrensemble.training.config import TrainConfig
+from lrensemble.training.engines import ENGINES
+from lrensemble.training.halving import check_halving
+from lrensemble.training.snapshots import check_snapshots
 
 __all__ = ["Compute", "Data", "Experiment", "Selection"]
 
@@ -35,7 +39,8 @@ class Data:
     """What to learn from: a name of ``lrensemble list datasets``, a file or folder, or ``package.module:function``.
 
     Sizes are numbers of samples (integers) or shares of the set (between 0 and 1). The images of a folder are resized
-    to squares of side `resize`.
+    to squares of side `resize`. `stream` says whether samples are read while training, not all before; when it is not
+    given, they are where they do not fit in memory.
     """
 
     name: str = "digits"
@@ -45,6 +50,7 @@ class Data:
     split_seed: int = 0
     root: str | None = None
     resize: int | None = None
+    stream: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class Selection:
     """How to choose ensembles; the first method is the one that the verdict is about.
 
     `resplits` is how often validation is re-split to measure how rosy the score is (0: not at all); `calibrate` what is
-    temperature-scaled (``"none"``, ``"members"``, ``"ensemble"``, ``"both"``); `options` are those of methods, by
-    method and name.
+    temperature-scaled (``"none"``, ``"members"``, ``"ensemble"``, ``"both"``); `families` what the snapshots of one
+    training count as (``"free"``, ``"best"``, ``"whole"``); `options` are those of methods, by method and name.
     """
 
     methods: tuple[str, ...] = ("greedy",)
@@ -63,6 +69,7 @@ class Selection:
     seed: int = 0
     resplits: int = 20
     calibrate: str = "none"
+    families: str = "free"
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +86,7 @@ class Selection:
                 seed=self.seed,
                 resplits=self.resplits,
                 calibrate=self.calibrate,
+                families=self.families,
             )
         for method, options in self.options.items():
             for name, value in options.items():
@@ -94,11 +102,21 @@ def _check_option(method: str, name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how parallel to train. Changes the time that a pool takes, not (on CPU) its contents."""
+    """Where and how parallel to train; see `train_pool`.
 
+    Changes the time that a pool takes, not (on CPU) its contents, except that the engines differ in the last bits.
+    """
+
+    engine: str = "auto"
     jobs: int | None = None
+    stack: int | None = None
     device: str = "auto"
+    scheduler: str | None = None
     checkpoint_seconds: float = 5.0
+    readers: int | None = None
+
+    def __post_init__(self) -> None:
+        lookup({"auto": None, **ENGINES}, self.engine, "engine")
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,12 @@ class Experiment:
         Names of presets and texts of policies.
     seeds
         How many trainings under each policy (seeds 0, 1, …), or a list of the seeds themselves.
+    snapshots
+        Further members from the same trainings: ``cycles``, ``last:K``, ``swa``, ``swa:SHARE``.
+    halving
+        Whether to stop members that are behind: true, η, or a table of ``eta``, ``first``, ``least``.
+    budget
+        Time that training may take, such as ``10m`` (or seconds): as many members as fit are trained.
     lr_range
         Lowest and highest base learning rate for presets; the optimiser's own range when not given.
     pool
@@ -122,6 +146,9 @@ class Experiment:
     model: str = "mlp"
     policies: tuple[str, ...] = ("default",)
     seeds: int | tuple[int, ...] = 1
+    snapshots: tuple[str, ...] = ()
+    halving: bool | int | float | dict[str, Any] = False
+    budget: str | int | float | None = None
     lr_range: tuple[float, float] | None = None
     pool: str | None = None
     data: Data = field(default_factory=Data)
@@ -132,6 +159,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.pool is not None and not self.pool.strip():
             raise InputError("pool: expected the path of a folder, got an empty text")
+        check_snapshots(self.snapshots)
+        check_halving(self.halving)
+        check_budget(self.budget)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "experiment", text: str = "") -> Experiment:

@@ -65,12 +65,15 @@ def train(plan: Experiment, *, progress: bool | Callable[..., None] | None = Non
         model=plan.model,
         policies=plan.policies,
         seeds=plan.seeds,
+        snapshots=plan.snapshots,
+        halving=plan.halving,
+        budget=plan.budget,
         path=plan.pool,
         config=plan.train,
         lr_range=plan.lr_range,
         progress=progress,
-        **_settings(plan.data, "train_size", "val_size", "test_size", "split_seed", "root", "resize"),
-        **_settings(plan.compute, "jobs", "device", "checkpoint_seconds"),
+        **_settings(plan.data, "train_size", "val_size", "test_size", "split_seed", "root", "resize", "stream"),
+        **_settings(plan.compute, "engine", "jobs", "stack", "device", "scheduler", "checkpoint_seconds", "readers"),
     )
     pool.save_experiment(plan.to_toml())
     return pool
@@ -78,7 +81,7 @@ def train(plan: Experiment, *, progress: bool | Callable[..., None] | None = Non
 
 def select_and_save(pool: Pool, plan: Experiment, method: str) -> tuple[Ensemble, Path]:
     """Select one ensemble as the experiment says and save it in the pool."""
-    settings = _settings(plan.selection, "metric", "size", "rule", "seed", "resplits", "calibrate")
+    settings = _settings(plan.selection, "metric", "size", "rule", "seed", "resplits", "calibrate", "families")
     ensemble = select(pool, method=method, **settings, **plan.selection.options.get(method, {}))
     return ensemble, pool.save_ensemble(ensemble, ensemble_name(ensemble))
 

@@ -25,6 +25,12 @@ def run_command(*arguments, cwd=None, env=None, expect=0):
     return done
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Tests, and the commands they run, write nothing to the user's cache folder."""
+    os.environ["LRENSEMBLE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def command():
     return run_command

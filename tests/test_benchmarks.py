@@ -164,3 +164,26 @@ def test_autogluon_picks_the_same_until_a_tie(metric, seed, monkeypatch):
         if pick != expected:
             assert abs(row[pick] - row[expected]) <= peers.DECIMALS
             return
+
+
+@pytest.mark.parametrize("section", ["whole", "members", "overhead", "engines"])
+def test_training_sections_run(script, section, tmp_path, capsys):
+    training = script("benchmark_training")
+    out = tmp_path / "out.json"
+    training.main(["--quick", "--only", section, "--repeats", "1", "--json", str(out)])
+    found = json.loads(out.read_text())[section]
+    assert found["rows"]
+    assert all(len(row) == len(found["columns"]) for row in found["rows"])
+    assert f"## {section}" in capsys.readouterr().out
+
+
+def test_the_plain_loop_sees_the_pixels_that_the_pool_sees(script):
+    pytest.importorskip("torchvision")
+    training = script("benchmark_training")
+    splits = lre.load_data("mnist5k", train_size=50, val_size=50, test_size=50)
+    case = training.Case("x", "mnist5k", "lenet", 1, 1, (50, 50, 50))
+    images = training.data_set(splits, "test", case)
+    for i in (0, 7, 49):
+        x, y = images[i]
+        np.testing.assert_allclose(x.numpy(), splits.test.x[i], atol=1e-5)
+        assert y == splits.test.y[i]

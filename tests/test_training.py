@@ -26,6 +26,7 @@ from lrensemble.training import OPTIMIZERS, Event, TrainConfig, loop, progress
 from lrensemble.training.config import steps_per_epoch, with_overrides
 from lrensemble.training.optimizers import build_optimizer
 from lrensemble.training.trainer import CHECKPOINT_VARIABLE, default_path
+from lrensemble.training.training import Samples, Training
 
 CPU = torch.device("cpu")
 QUIET = {"progress": False, "epochs": 3, "jobs": 1}
@@ -37,7 +38,14 @@ def digits():
 
 
 def samples(split):
-    return loop.Samples(torch.tensor(split.x), torch.tensor(split.y))
+    return Samples(torch.tensor(split.x), torch.tensor(split.y))
+
+
+def train(model, optimizer, policy, config, splits, seed):
+    """Train a network by the reference loop; return its run."""
+    training = Training(model, optimizer, policy, config, seed, samples(splits.train), samples(splits.val))
+    loop.train(training)
+    return training.run
 
 
 def assert_same_pools(a, b, ids=None):
@@ -177,9 +185,7 @@ def test_the_loop_does_what_a_plain_loop_does(name, more, digits):
     config = TrainConfig(epochs=2, batch_size=32, optimizer=name, augment="none", **more)
     policy = lre.parse_policy(f"TRI(k0={RATE[name]}, k1={3 * RATE[name]}, l=4)")
     data, model, twin = samples(digits.train), small_net(), small_net()
-    run = loop.train(
-        model, build_optimizer(config, model.parameters()), policy, config, data, samples(digits.val), seed=3
-    )
+    run = train(model, build_optimizer(config, model.parameters()), policy, config, digits, seed=3)
     losses = by_hand(
         twin, PLAIN[name](twin.parameters()), policy, config, data, 3, config.label_smoothing, config.clip_norm
     )
@@ -196,7 +202,7 @@ def test_the_loop_is_exact_with_the_same_kernels(name, digits):
     config = TrainConfig(epochs=2, batch_size=32, optimizer=name, augment="none")
     policy = lre.parse_policy("COS(k0=0.001, k1=0.01, l=5)")
     data, model, twin = samples(digits.train), small_net(), small_net()
-    loop.train(model, build_optimizer(config, model.parameters()), policy, config, data, samples(digits.val), seed=1)
+    train(model, build_optimizer(config, model.parameters()), policy, config, digits, seed=1)
     optimizer = build_optimizer(config, twin.parameters())
     for epoch in range(2):
         generator = torch.Generator().manual_seed(loop.stable_seed(1, f"epoch {epoch}"))
@@ -282,8 +288,9 @@ def test_what_is_there_is_not_trained_again(digits, tmp_path):
     call = {"model": "mlp(hidden=4)", "policies": "FIX(0.05)", "path": tmp_path, **QUIET}
     first = lre.train_pool(digits, **call)
     lre.train_pool(digits, **{**call, "seeds": [0, 7], "progress": events.append})
-    assert [event.kind for event in events] == ["note", "epoch", "epoch", "epoch", "member"]
+    assert [event.kind for event in events] == ["note", "note", "epoch", "epoch", "epoch", "member"]
     assert "1 of 2 members are there" in events[0].text
+    assert events[1].text.startswith("engine ")
     last = events[-1]
     assert (last.done, last.total, last.epoch, last.epochs, last.status) == (2, 2, 3, 3, "done")
     summary = next(s for s in first.summaries() if s.id == last.member)
@@ -417,14 +424,18 @@ def test_resumption_goes_on_and_does_not_start_over(digits, tmp_path):
     call = {**QUIET, "model": "mlp(hidden=4)", "policies": "FIX(0.05)", "path": tmp_path}
     epochs = []
 
+    def note(event):
+        if event.kind != "note":
+            epochs.append(event.epoch)
+
     def stop(event):
-        epochs.append(event.epoch)
+        note(event)
         if len(epochs) == 2:
             raise StopError
 
     with pytest.raises(StopError):
         lre.train_pool(digits, **{**call, "progress": stop}, checkpoint_seconds=0)
-    lre.train_pool(digits, **{**call, "progress": lambda event: epochs.append(event.epoch)})
+    lre.train_pool(digits, **{**call, "progress": note})
     assert epochs == [1, 2, 3, 3]  # two epochs, the third, and the finished member
 
 
@@ -433,7 +444,8 @@ def test_the_environment_decides_how_often_the_state_is_saved(digits, tmp_path, 
     found = []
 
     def look(event):
-        found.append(len(list((tmp_path / "resume").glob("*.pt"))))
+        if event.kind != "note":
+            found.append(len(list((tmp_path / "resume").glob("*.pt"))))
 
     lre.train_pool(digits, **{**call, "progress": look})
     monkeypatch.setenv(CHECKPOINT_VARIABLE, "0")
@@ -481,7 +493,8 @@ def test_a_state_that_cannot_be_used_counts_as_none(damage, reason, digits, tmp_
     whole = lre.train_pool(digits, path="whole", **call)
 
     def stop(event):
-        raise StopError
+        if event.kind == "epoch":
+            raise StopError
 
     with pytest.raises(StopError):
         lre.train_pool(digits, path="parts", **{**call, "progress": stop}, checkpoint_seconds=0)
@@ -489,8 +502,8 @@ def test_a_state_that_cannot_be_used_counts_as_none(damage, reason, digits, tmp_
     state.write_bytes(damage(state.read_bytes()))
     events = []
     parts = lre.train_pool(digits, path="parts", **{**call, "progress": events.append})
-    assert events[0].kind == "note"
-    assert re.search(rf"{re.escape(str(state))}.*{reason}.*starts over", events[0].text)
+    notes = [event.text for event in events if event.kind == "note"]
+    assert re.search(rf"{re.escape(str(state))}.*{reason}.*starts over", notes[-1])
     assert_same_pools(whole, parts)
     assert not (tmp_path / "danger").exists()
 
@@ -503,7 +516,7 @@ def test_a_state_is_not_read_through_a_link(digits, tmp_path):
     (tmp_path / "parts" / "resume" / f"{name}.pt").symlink_to(tmp_path / "elsewhere.pt")
     events = []
     lre.train_pool(digits, path=tmp_path / "parts", **{**call, "progress": events.append})
-    assert "link" in events[0].text
+    assert "link" in [event.text for event in events if event.kind == "note"][-1]
     assert (tmp_path / "elsewhere.pt").exists()
 
 
@@ -531,7 +544,7 @@ def test_divergence_is_recorded_and_the_others_go_on(digits, tmp_path):
         pool.weights(bad.id)
     assert pool.predictions("val").n_members == 1
     assert [e.status for e in events if e.kind == "member"] == ["diverged", "done"]
-    assert not list((tmp_path / "resume").glob("*"))
+    assert not list((tmp_path / "resume").glob("[!.]*"))
 
 
 def test_looking_at_the_loss_seldom_changes_nothing(digits, monkeypatch):
@@ -541,8 +554,7 @@ def test_looking_at_the_loss_seldom_changes_nothing(digits, monkeypatch):
         config, model = TrainConfig(epochs=5, batch_size=8, augment="none"), small_net()
         model[2] = nn.ReLU()
         policy, optimizer = lre.parse_policy("EXP(k0=1, gamma=2)"), build_optimizer(config, model.parameters())
-        data = samples(digits.train)
-        runs.append(loop.train(model, optimizer, policy, config, data, samples(digits.val), seed=0).curves)
+        runs.append(train(model, optimizer, policy, config, digits, seed=0).curves)
     assert runs[0]["step"] == runs[1]["step"]
     assert runs[0]["step_lr"] == runs[1]["step_lr"]
     assert 0 < len(runs[0]["step_lr"]) == runs[0]["step"][-1] < 125
@@ -767,7 +779,8 @@ def test_lines_for_a_pipe(digits, tmp_path, capsys):
     lre.train_pool(digits, policies=["FIX(5000)", "FIX(0.05)"], **call)
     out, err = capsys.readouterr()
     assert out == ""
-    lines = err.splitlines()
+    assert err.startswith("engine stacked, 2 networks a stack, in this process\n")
+    lines = err.splitlines()[1:]
     assert re.fullmatch(r"\[1/2\] FIX-s0-\w+  diverged in epoch \d  \d+\.\d s", lines[0])
     assert re.fullmatch(r"\[2/2\] FIX-s0-\w+  val acc \d+\.\d %  nll \d\.\d{3}  \d+\.\d s", lines[1])
     assert len(lines) == 2

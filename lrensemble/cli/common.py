@@ -72,6 +72,9 @@ TRAINING_FLAGS = (
     Flag("--model", "model", str, "M", "network: a name (`lrensemble list models`) or module:function"),
     Flag("--policies", "policies", str, "P", "presets or policy texts (`lrensemble policies list`)", "+"),
     Flag("--seeds", "seeds", whole, "N", "trainings under each policy (default 1)"),
+    Flag("--snapshots", "snapshots", str, "S", "further members of each training: cycles, last:K, swa, swa:SHARE", "+"),
+    Flag("--halving", "halving", number, "ETA", "stop early all but the best 1/ETA, again and again (2)", "?"),
+    Flag("--budget", "budget", str, "TIME", "train as many as fit into 90s, 10m, 1h30m, …; go on with another budget"),
     Flag("--epochs", "train.epochs", whole, "E", "passes over the training data (default 20)"),
     Flag("--batch-size", "train.batch_size", whole, "B", "samples a step (default 64)"),
     Flag("--optimizer", "train.optimizer", str, "O", "optimiser (`lrensemble list optimizers`; default momentum)"),
@@ -82,21 +85,33 @@ TRAINING_FLAGS = (
     Flag("--precision", "train.precision", str, "P", "float32 (default) or bf16"),
     Flag("--augment", "train.augment", str, "A", "none, flip, crop, crop+flip or auto: the data set's own (default)"),
     Flag("--common-seed", "train.common_seed", bool, "", "policies of one seed share initialisation and sample order"),
+    Flag("--folds", "train.folds", whole, "K", "cross-fitting: a member is K networks (default 0: a validation part)"),
     Flag("--lr-range", "lr_range", number, "LR", "lowest and highest base learning rate of presets", "2"),
     Flag("--train-size", "data.train_size", size, "N", "training samples, or a share such as 0.6"),
     Flag("--val-size", "data.val_size", size, "N", "validation samples, or a share"),
     Flag("--test-size", "data.test_size", size, "N", "test samples, or a share"),
     Flag("--split-seed", "data.split_seed", whole, "S", "seed of the split (default 0)"),
     Flag("--resize", "data.resize", whole, "PIXELS", "side to which the images of a folder are resized"),
+    Flag("--stream", "data.stream", bool, "", "read samples while training (default: if they do not fit in memory)"),
     Flag("--data-root", "data.root", str, "DIR", "folder of downloaded data sets"),
-    Flag("--jobs", "compute.jobs", whole, "J", "members trained at once (default: one a core; 1 on a GPU)"),
-    Flag("--device", "compute.device", str, "DEV", "cpu, cuda, cuda:1, … (default: a GPU if there is one)"),
+    Flag("--engine", "compute.engine", str, "E", "loop, stacked or auto (`lrensemble list engines`; default auto)"),
+    Flag("--stack", "compute.stack", whole, "K", "networks trained together in a process (default: measured)"),
+    Flag("--jobs", "compute.jobs", whole, "J", "processes (default: one a core, for long work; 1 on a GPU)"),
+    Flag("--device", "compute.device", str, "DEV", "cpu, cuda, cuda:1, cuda:0,cuda:2 (default: all GPUs, if any)"),
+    Flag("--scheduler", "compute.scheduler", str, "URL", "tcp://host:8786: train on the workers of this Dask cluster"),
     Flag(
         "--checkpoint-seconds",
         "compute.checkpoint_seconds",
         number,
         "S",
         "save unfinished members this often (default 5)",
+    ),
+    Flag(
+        "--readers",
+        "compute.readers",
+        whole,
+        "N",
+        "processes that read streamed images or Datasets for each that trains (default: 0; on a GPU what cores allow)",
     ),
 )
 
@@ -124,6 +139,13 @@ SELECTION_FLAGS = (
         str,
         "WHAT",
         "temperature scaling: none (default), members, ensemble, both",
+    ),
+    Flag(
+        "--families",
+        "selection.families",
+        str,
+        "HOW",
+        "snapshots of a training: free (default), best: only the best one, whole: their mean",
     ),
 )
 
@@ -169,6 +191,8 @@ def _add(group: Any, flags: tuple[Flag, ...]) -> None:
 def _valued(flag: Flag) -> dict[str, Any]:
     nargs = int(flag.nargs) if flag.nargs and flag.nargs.isdigit() else flag.nargs
     action = "extend" if nargs == "+" else "store"  # a list flag given twice goes on where it stopped
+    if nargs == "?":  # the flag alone switches on
+        return {"type": flag.kind, "metavar": flag.metavar, "nargs": nargs, "const": True}
     return {"type": flag.kind, "metavar": flag.metavar, "nargs": nargs, "action": action}
 
 

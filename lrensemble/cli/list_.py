@@ -18,6 +18,7 @@ TABLES = {
     "datasets": ("lrensemble.data", "DATASETS"),
     "augmentations": ("lrensemble.data.augment", "AUGMENTATIONS"),
     "optimizers": ("lrensemble.training", "OPTIMIZERS"),
+    "engines": ("lrensemble.training.engines", "ENGINES"),
     "selectors": ("lrensemble.selection", "SELECTORS"),
     "combiners": ("lrensemble.combine", "COMBINERS"),
     "metrics": ("lrensemble.metrics", "METRICS"),

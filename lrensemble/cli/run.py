@@ -48,7 +48,9 @@ def execute(args: argparse.Namespace) -> None:
     plan = experiment_from(args, args.experiment)
     from lrensemble.reporting import resplit_line
     from lrensemble.road import run
+    from lrensemble.training.allocator import keep_large_blocks
 
+    keep_large_blocks()  # for members that are trained in this process
     with redirect_stdout(sys.stderr):  # what the user's own data or network prints is no result
         outcome = run(plan, progress=not args.quiet)
     paths = {name: str(path) for name, path in outcome.paths.items()}

@@ -25,13 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> None:
     """Train what is missing of the pool; print its members."""
     plan = experiment_from(args, args.config)
-    from lrensemble.reporting import members_table
+    from lrensemble.reporting import members_table, stopped_table
     from lrensemble.road import train
+    from lrensemble.training.allocator import keep_large_blocks
 
+    keep_large_blocks()  # for members that are trained in this process
     with redirect_stdout(sys.stderr):  # what the user's own data or network prints is no result
         pool = train(plan, progress=not args.quiet)
     if args.json:
         print_json(pool.info())
     else:
         print(members_table(pool.summaries()))
+        if stopped := stopped_table(pool.info()["stopped"]):
+            print(f"\n{stopped}")
         print(f"\npool     {pool.path}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from lrensemble.errors import first_line
 from lrensemble.files import write_bytes_atomic
-from lrensemble.training.loop import Run
+from lrensemble.training.training import Run
 
 __all__ = ["Built", "Checkpoint"]
 
@@ -51,14 +51,17 @@ class Checkpoint:
         """Whether it is time to save again."""
         return time.monotonic() - self._saved >= self.seconds
 
-    def save(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after an epoch, atomically."""
+    def save(
+        self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, album: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the state after an epoch, and that of its snapshots, atomically."""
         state = {
             "version": VERSION,
             "member": self.member,
             "run": vars(run),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "album": album or {},
         }
         content = io.BytesIO()
         torch.save(state, content)
@@ -66,8 +69,17 @@ class Checkpoint:
         write_bytes_atomic(self.path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
         self._saved = time.monotonic()
 
-    def resume(self, fresh: Callable[[], Built]) -> tuple[Built, Run, str]:
+    def resume(
+        self, fresh: Callable[[], Built], restore: Callable[[Mapping[str, Any], Run], None] = lambda album, run: None
+    ) -> tuple[Built, Run, str]:
         """Build network and optimiser with `fresh` and bring them to where they were when the state was saved.
+
+        Parameters
+        ----------
+        fresh
+            Builds them anew.
+        restore
+            Is given the state of the snapshots and how far the training had come; raises where they do not fit.
 
         Returns
         -------
@@ -82,7 +94,9 @@ class Checkpoint:
                 return (model, optimizer), Run(), ""
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-            return (model, optimizer), Run(**state["run"]), ""
+            run = Run(**state["run"])
+            restore(state.get("album", {}), run)
+            return (model, optimizer), run, ""
         except Exception as error:  # whatever is wrong with the state, training can start over
             return (
                 fresh(),

@@ -14,6 +14,7 @@ from lrensemble.training.optimizers import OPTIMIZERS
 __all__ = ["PRECISIONS", "TrainConfig", "steps_per_epoch", "with_overrides"]
 
 PRECISIONS = ("float32", "bf16")
+LATER = {"folds": 0}
 MOST = 10**9  # epochs, samples of a batch: more is a slip of the keyboard, and overflows further down
 
 
@@ -45,6 +46,9 @@ class TrainConfig:
         False: seed and policy together decide initialisation, order, augmentation and dropout, so that every member of
         a pool starts elsewhere and errs elsewhere. True: the seed alone decides, so that policies of one seed differ by
         their learning rates only: fairer to compare, worse to combine.
+    folds
+        0: networks learn from the training part and are judged on the validation part. k ≥ 2: a member is k networks,
+        each trained on all but one of k folds of both parts together and judged on that fold (``training/folds.py``).
 
     Raises
     ------
@@ -62,6 +66,7 @@ class TrainConfig:
     precision: str = "float32"
     augment: str = "auto"
     common_seed: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -74,12 +79,18 @@ class TrainConfig:
             _require(_is_number(self.clip_norm) and self.clip_norm > 0, "clip_norm", "a number > 0", self.clip_norm)
         _require(self.precision in PRECISIONS, "precision", " or ".join(PRECISIONS), self.precision)
         _require(isinstance(self.common_seed, bool), "common_seed", "true or false", self.common_seed)
+        no_folds = type(self.folds) is int and self.folds == 0
+        _require(no_folds or (_is_count(self.folds) and self.folds > 1), "folds", "0 or a number ≥ 2", self.folds)
         lookup(OPTIMIZERS, self.optimizer, "optimizer")
         lookup({"auto": None, **AUGMENTATIONS}, self.augment, "augmentation (augment)")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name, JSON-ready."""
-        return asdict(self)
+        """Fields by name, JSON-ready.
+
+        Those of ``LATER`` are left out where they have the value that means "not used", so that the names of members
+        that were trained before there was such a field stay the same.
+        """
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
 
 def with_overrides(config: TrainConfig | None, overrides: Mapping[str, Any]) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Members one after another in this process, or several at once in processes of their own (joblib, loky).
+"""Chunks of members one after another in this process, or at once in processes of their own (joblib, loky).
 
 Workers write finished members to the pool themselves and send back a few numbers. The arrays of the data set reach
 them as memory-mapped files, one copy for all. A worker whose parent has gone ends itself: nothing is left behind,
@@ -7,78 +7,117 @@ however the parent ends.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from lrensemble.data import Splits
 from lrensemble.errors import TrainingError
+from lrensemble.training.allocator import keep_large_blocks
+from lrensemble.training.batches import check_portable
+from lrensemble.training.devices import claimed
 from lrensemble.training.progress import Event, Mailbox, Report
-from lrensemble.training.worker import Setting, Task, train_member
+from lrensemble.training.task import Setting, Task
+from lrensemble.training.worker import train_chunk
 
-__all__ = ["train_members"]
+if TYPE_CHECKING:
+    from lrensemble.training.cluster import Cluster
+
+__all__ = ["in_workers", "train_members"]
 
 WATCH_SECONDS = 0.5
 
+Chunks = Sequence[Sequence[Task]]
+T = TypeVar("T")
+
 
 def train_members(
-    tasks: Sequence[Task], splits: Splits, setting: Setting, *, jobs: int, report: Report, done: int = 0
+    chunks: Chunks,
+    splits: Splits,
+    setting: Setting,
+    *,
+    engine: str = "loop",
+    jobs: int,
+    report: Report,
+    done: int = 0,
+    total: int | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Train all tasks and add the members to the pool.
 
     Parameters
     ----------
-    tasks, splits, setting
-        What to train, on which data, and where.
+    chunks, splits, setting
+        What to train, in groups that are given to a process together, on which data, and where.
+    engine
+        What trains a chunk: a name in ``ENGINES``.
     jobs
-        Members trained at once; 1 trains in this process.
+        Chunks trained at once; 1 trains in this process.
     report
         Given every event.
-    done
-        Members that were there before, for the counts of the events.
+    done, total
+        Members that were there before, and that are asked for, for the counts of the events; these and those before
+        when None.
+    cluster
+        Whose workers train instead of this machine.
 
     Raises
     ------
+    DataError
+        If several jobs are to train and a Dataset cannot be sent to other processes.
     TrainingError
         If a member fails or a worker is lost. Finished members are kept.
     KeyboardInterrupt
         On SIGINT and on SIGTERM (where the program has no handler of its own); the workers are stopped before. Finished
         members and the last saved state of the others are kept.
     """
-    total = done + len(tasks)
+    report = _counted(report, done, done + sum(map(len, chunks)) if total is None else total)
     with _sigterm_interrupts():
-        if jobs == 1:
-            for number, event in enumerate(_one_by_one(tasks, splits, setting, report), start=done + 1):
-                report(replace(event, done=number, total=total))
+        if cluster is not None:
+            cluster.train(chunks, splits, setting, engine=engine, report=report, jobs=jobs)
             return
-        with Mailbox.open(report) as mailbox, _parallel(tasks, splits, setting, jobs, mailbox.path) as events:
-            for number, event in enumerate(events, start=done + 1):
-                mailbox.deliver(replace(event, done=number, total=total))
+        if jobs == 1:
+            _one_by_one(chunks, splits, setting, report, engine)
+            return
+        check_portable(splits)
+        with Mailbox.open(report) as mailbox, _parallel(chunks, splits, setting, jobs, mailbox.path, engine) as ended:
+            for _ in ended:
+                mailbox.collect()
 
 
-def _one_by_one(tasks: Sequence[Task], splits: Splits, setting: Setting, report: Report) -> Iterator[Event]:
+def _counted(report: Report, done: int, total: int) -> Report:
+    """Write into the events of finished members how many there are now, and are to be."""
+    numbers = itertools.count(done + 1)
+
+    def numbered(event: Event) -> None:
+        report(replace(event, done=next(numbers), total=total) if event.kind == "member" else event)
+
+    return numbered
+
+
+def _one_by_one(chunks: Chunks, splits: Splits, setting: Setting, report: Report, engine: str) -> None:
     def shielded(event: Event) -> None:
         try:
             report(event)
         except Exception as error:
             raise _ReportError(error) from error
 
-    for task in tasks:
+    for chunk in chunks:
         try:
-            event = train_member(task, splits, setting, shielded)
+            train_chunk(chunk, splits, setting, shielded, engine=engine)
         except _ReportError as stop:
             raise stop.error from None
-        yield event
 
 
 class _ReportError(BaseException):
@@ -91,13 +130,41 @@ class _ReportError(BaseException):
 
 @contextmanager
 def _parallel(
-    tasks: Sequence[Task], splits: Splits, setting: Setting, jobs: int, mailbox: Path
-) -> Iterator[Iterator[Event]]:
-    """Yield the events of finished members as they come; when the block ends early, stop all workers at once."""
+    chunks: Chunks, splits: Splits, setting: Setting, jobs: int, mailbox: Path, engine: str
+) -> Iterator[Iterator[None]]:
+    """Yield a value whenever a chunk has ended; when the block ends early, stop all workers at once."""
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    parallel = joblib.Parallel(
+    parallel = _workers(jobs)
+    work = joblib.delayed(_train_in_worker)
+    with _without_warnings():
+        try:
+            with closing(
+                parallel(work(chunk, splits, setting, mailbox, engine, os.getcwd()) for chunk in chunks)
+            ) as ended:
+                yield ended
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a worker process was lost (killed from outside, perhaps for lack of memory): start the same training "
+                "again to go on where it stopped, with fewer jobs if memory is short"
+            ) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Be silent when a worker that has grown is replaced, or stopping early cancels the rest: both are as intended."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        warnings.filterwarnings("ignore", message=".*tasks (have been successfully executed|which were still being)")
+        yield
+
+
+def _workers(jobs: int) -> Any:
+    """Return a `joblib.Parallel` that gives what is done in processes of their own, in the order in which it is."""
+    import joblib
+
+    return joblib.Parallel(
         n_jobs=jobs,
         backend="loky",
         return_as="generator_unordered",
@@ -106,24 +173,21 @@ def _parallel(
         initializer=_prepare_worker,
         initargs=(os.getpid(), tuple(sys.path)),  # other arguments than last time: joblib starts new workers
     )
-    work = joblib.delayed(_train_in_worker)
-    with warnings.catch_warnings():
-        # a worker that has grown is replaced, and stopping early cancels the rest: both are as intended
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        warnings.filterwarnings("ignore", message=".*tasks (have been successfully executed|which were still being)")
-        try:
-            with closing(parallel(work(task, splits, setting, mailbox, os.getcwd()) for task in tasks)) as events:
-                yield events
-        except BrokenProcessPool as error:
-            raise TrainingError(
-                "a worker process was lost (killed from outside, perhaps for lack of memory): start the same training "
-                "again to go on where it stopped, with fewer jobs if memory is short"
-            ) from error
+
+
+def in_workers(function: Callable[..., T], *arguments: Any, jobs: int) -> list[T]:
+    """Call a function `jobs` times at once, in the processes that are going to train, and return what it returns."""
+    import joblib
+
+    work = joblib.delayed(function)
+    with _without_warnings(), closing(_workers(jobs)(work(*arguments) for _ in range(jobs))) as answers:
+        return list(answers)
 
 
 def _prepare_worker(parent: int, import_path: Sequence[str]) -> None:
     """Run once in every worker process."""
     sys.path[:] = import_path
+    keep_large_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches all processes; the parent decides what happens
     threading.Thread(target=_end_with, args=(parent,), name="lrensemble-watch", daemon=True).start()
 
@@ -134,9 +198,12 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _train_in_worker(task: Task, splits: Splits, setting: Setting, mailbox: Path, directory: str) -> Event:
+def _train_in_worker(
+    chunk: Sequence[Task], splits: Splits, setting: Setting, mailbox: Path, engine: str, directory: str
+) -> None:
     os.chdir(directory)  # the worker may be older than the caller's last change of directory
-    return train_member(task, splits, setting, partial(Mailbox.post, mailbox))
+    with claimed(setting, mailbox.parent) as own:
+        train_chunk(chunk, splits, own, partial(Mailbox.post, mailbox), engine=engine)
 
 
 @contextmanager

@@ -29,17 +29,19 @@ class Event:
     Attributes
     ----------
     kind
-        ``"epoch"``: a member has finished an epoch; ``"member"``: a member is in the pool; ``"note"``: see `text`.
+        ``"epoch"``: a member has finished an epoch; ``"member"``: a member is in the pool; ``"snapshot"``: one that
+        was taken from a training under way is, which `done` and `total` do not count; ``"rest"``: the training of a
+        member rests, and its state is saved; ``"stopped"``: it is not to go on in this call; ``"note"``: see `text`.
     member
         Its name.
     epoch, epochs
-        Epochs it has finished, and is to finish.
+        Epochs it has finished, and is to finish; with folds, of all its networks together.
     done, total
         Members in the pool, and asked for (in events of kind ``"member"``).
     status
-        ``"done"`` or ``"diverged"`` (in events of kind ``"member"``).
+        ``"done"`` or ``"diverged"`` (in events of kind ``"member"`` and ``"snapshot"``).
     val_accuracy, val_loss
-        On validation data after this epoch; None when not measured.
+        On validation data after this epoch, or of the snapshot; None when not measured.
     seconds
         Wall-clock time that the member's training has taken so far.
     text
@@ -66,10 +68,12 @@ def line(event: Event) -> str:
     """One plain line about a finished member, or the text of a note."""
     if event.kind == "note":
         return event.text
-    head = f"[{event.done:{len(str(event.total))}}/{event.total}] {event.member}"
+    count = f"[{event.done:{len(str(event.total))}}/{event.total}]" if event.kind == "member" else event.kind
+    head = f"{count} {event.member}"
+    seconds = f"  {event.seconds:.1f} s" if event.kind == "member" else ""
     if event.status == "diverged" or event.val_accuracy is None or event.val_loss is None:
-        return f"{head}  {event.status} in epoch {event.epoch}  {event.seconds:.1f} s"
-    return f"{head}  val acc {100 * event.val_accuracy:.1f} %  nll {event.val_loss:.3f}  {event.seconds:.1f} s"
+        return f"{head}  {event.status} in epoch {event.epoch}{seconds}"
+    return f"{head}  val acc {100 * event.val_accuracy:.1f} %  nll {event.val_loss:.3f}{seconds}"
 
 
 class Lines:
@@ -77,7 +81,7 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Print the event, unless it is one of many."""
-        if event.kind != "epoch":
+        if event.kind in ("member", "snapshot", "note"):
             print(line(event), file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -113,7 +117,9 @@ class Bar:
         """Move the bar; print notes and members that diverged above it."""
         if event.kind == "note" or event.status == "diverged":
             self._bar.write(line(event), file=sys.stderr)
-        if event.kind == "note":
+        if event.kind == "stopped":
+            self._bar.total -= event.epochs - self._reached.get(event.member, 0)
+        if event.kind in ("note", "snapshot", "rest", "stopped"):
             return
         self._done = max(self._done, event.done)
         if not self._start:  # of the clock for the throughput, which leaves out the start of the processes
@@ -187,6 +193,7 @@ class Mailbox:
             thread.start()
             try:
                 yield box
+                box.collect()
             finally:
                 end.set()
                 thread.join()
@@ -212,12 +219,6 @@ class Mailbox:
             self._position += len(complete) + bool(complete)
             for content in complete.splitlines():
                 self.report(Event(**json.loads(content)))
-
-    def deliver(self, event: Event) -> None:
-        """Report an event of this process after all that have come before it."""
-        with self._lock:
-            self.collect()
-            self.report(event)
 
     def _watch(self, end: threading.Event) -> None:
         while not end.wait(POLL_SECONDS):
