@@ -97,6 +97,7 @@ def test_networks_are_made_of_ordinary_layers(name):
         ("mlp(hidden=100, depth=1)", (784,), 10, 785 * 100 + 101 * 10),
         ("mlp(depth=0)", (4,), 3, 15),
         ("lenet", (1, 28, 28), 10, 431_080),  # Caffe's lenet_train_test.prototxt
+        ("lenet5", (1, 28, 28), 10, 61_706),  # 156 + 2,416 + 48,120 + 10,164 + 850
         ("cnn3", (3, 32, 32), 10, 89_578),  # Caffe's cifar10_full_train_test.prototxt: 2432 + 25632 + 51264 + 10250
         ("resnet20", (3, 32, 32), 10, 269_722 + 2_752),  # He et al.: 0.27 M, and our shortcuts
         ("wrn16_4", (3, 32, 32), 10, 2_748_890),  # Zagoruyko & Komodakis: 2.7 M
@@ -132,7 +133,7 @@ def test_networks_for_images_refuse_tables(name):
         build_model(name, (13,), 3)
 
 
-@pytest.mark.parametrize(("name", "least"), [("lenet", 4), ("cnn3", 8), ("resnet8", 4), ("wrn16_4", 4)])
+@pytest.mark.parametrize(("name", "least"), [("lenet", 4), ("lenet5", 4), ("cnn3", 8), ("resnet8", 4), ("wrn16_4", 4)])
 def test_smallest_images(name, least):
     check_model(build_model(name, (1, least, least + 3), 2), (1, least, least + 3), 2)
     with pytest.raises(InputError, match=f"at least {least}×{least} pixels"):
@@ -140,8 +141,9 @@ def test_smallest_images(name, least):
 
 
 @pytest.mark.parametrize("side", range(4, 40))
-def test_lenet_fits_any_side(side):
-    check_model(build_model("lenet", (2, side, 40 - side // 2), 3), (2, side, 40 - side // 2), 3)
+@pytest.mark.parametrize("name", ["lenet", "lenet5"])
+def test_lenets_fit_any_side(name, side):
+    check_model(build_model(name, (2, side, 40 - side // 2), 3), (2, side, 40 - side // 2), 3)
 
 
 @pytest.mark.parametrize(

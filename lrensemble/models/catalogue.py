@@ -208,6 +208,7 @@ MODELS: dict[str, ModelSpec] = {
         f"{_NETWORKS}:mlp", "multilayer perceptron", {"hidden": 128, "depth": 2, "dropout": 0.0}, needs_images=False
     ),
     "lenet": ModelSpec(f"{_NETWORKS}:lenet", "LeNet, as in Caffe: two convolutions, two linear layers"),
+    "lenet5": ModelSpec(f"{_NETWORKS}:lenet5", "LeNet-5, the original's sizes: a seventh of LeNet's parameters"),
     "cnn3": ModelSpec(
         f"{_NETWORKS}:cnn3", "three convolutions of 32, 32, 64 channels, one linear layer; from 8×8 pixels"
     ),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lrensemble.errors import InputError
 
-__all__ = ["Residual", "cnn3", "lenet", "mlp", "resnet", "wideresnet"]
+__all__ = ["Residual", "cnn3", "lenet", "lenet5", "mlp", "resnet", "wideresnet"]
 
 
 def mlp(input_shape: tuple[int, ...], n_classes: int, *, hidden: int, depth: int, dropout: float) -> nn.Module:
@@ -52,6 +52,35 @@ def lenet(input_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         nn.Linear(50 * after(after(height)) * after(after(width)), 500),
         nn.ReLU(inplace=True),
         nn.Linear(500, n_classes),
+    )
+
+
+def lenet5(input_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998, table I): conv 6, pool, conv 16, pool, fc 120, fc 84, fc; with ReLU and max pooling.
+
+    Kernels are 5×5; the first convolution is padded by 2, as 28×28 digits were to 32×32. Images with a side below 16
+    are padded before the second one too, since nothing would be left of them otherwise.
+    """
+    channels, height, width = input_shape
+    padding = 0 if min(height, width) >= 16 else 2
+
+    def after(side: int) -> int:
+        return (side // 2 + 2 * padding - 4) // 2
+
+    _check_side(input_shape, 4)
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5, padding=padding),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * after(height) * after(width), 120),
+        nn.ReLU(inplace=True),
+        nn.Linear(120, 84),
+        nn.ReLU(inplace=True),
+        nn.Linear(84, n_classes),
     )
 
 
