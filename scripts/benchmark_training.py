@@ -390,7 +390,8 @@ def engines(args: argparse.Namespace) -> Section:
             numbers[f"{case.name}: {name}"] = seconds
     notes = [
         f"Processor time of one core. *Share*: of the {rate / 1e9:.0f} GFLOP/s that this core reaches in float32 "
-        "matrix products of 1,024 × 1,024; three times the operations of a forward pass are counted, nothing else."
+        "matrix products of 1,024 × 1,024; three times the operations of a forward pass are counted, nothing else. A "
+        "first layer needs no gradient of its input, so that a share above 100 % is possible."
     ]
     columns = ["pool", "engine, stack", "a network's epoch", "the loop takes", "share"]
     return {"columns": columns, "rows": rows, "notes": notes, "numbers": numbers}
