@@ -21,8 +21,8 @@ from lrensemble.training.budget import MARGIN, Budget, check_budget, duration
 from lrensemble.training.engines import ENGINES
 from lrensemble.training.halving import Halving
 from lrensemble.training.task import Setting
-from lrensemble.training.trainer import plan_members
 from lrensemble.training.worker import train_chunk
+from lrensemble.training.workshop import plan_members
 
 POLICIES = ["FIX(0.001)", "FIX(0.01)", "FIX(0.05)", "POLY(k0=0, k1=0.1, p=1)", "FIX(0.003)", "FIX(0.1)"]
 CALL = {"policies": POLICIES, "epochs": 4, "batch_size": 50, "jobs": 1, "progress": False, "engine": "loop", "stack": 1}
@@ -211,7 +211,7 @@ def test_a_deadline_within_a_rung_decides_nothing(digits, clock, tmp_path):
 def test_workers_rest_when_it_is_late(engine, digits, tmp_path):
     whole = lre.train_pool(digits, path=tmp_path / "pool", **CALL, model="mlp(hidden=4)")
     config = lre.TrainConfig(epochs=4, batch_size=50, augment="none")
-    plan = plan_members(digits, "mlp(hidden=4)", lre.policies.resolve_policies(POLICIES), [1], config)
+    plan = plan_members(digits, "mlp(hidden=4)", [(p, 1) for p in lre.policies.resolve_policies(POLICIES)], config)
     late = Setting(tmp_path / "pool", "cpu", 0.0, False, deadline=time.time() - 1)
     train_chunk(plan.tasks, digits, late, lambda event: pytest.fail(event.kind), engine=engine)
     assert len(lre.Pool.open(tmp_path / "pool")) == len(whole)

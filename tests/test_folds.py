@@ -28,9 +28,9 @@ from lrensemble.training.engines import ENGINES, EngineSpec
 from lrensemble.training.folds import cross_fit, mean_log_probability, out_of_fold, parts_of
 from lrensemble.training.optimizers import build_optimizer
 from lrensemble.training.task import Setting
-from lrensemble.training.trainer import plan_members
 from lrensemble.training.training import Samples, Training
 from lrensemble.training.worker import train_chunk
+from lrensemble.training.workshop import plan_members
 
 MODEL = "mlp(hidden=8)"
 CALL = {
@@ -251,7 +251,7 @@ def test_networks_of_a_member_differ_and_with_a_common_seed_members_share_them(d
 def apprentices(data, call, config, folder, report=lambda event: None):
     """Members in the making, in a new pool."""
     folded = cross_fit(data, config.folds)
-    plan = plan_members(folded, call["model"], resolve_policies(call["policies"]), [0], config)
+    plan = plan_members(folded, call["model"], [(p, 0) for p in resolve_policies(call["policies"])], config)
     labels = {"val": folded.val.y, "test": folded.test.y}
     path = folder / f"{config.common_seed}"
     lre.Pool.create(path, name="p", fingerprint=folded.fingerprint, class_names=folded.class_names, labels=labels)
@@ -267,7 +267,7 @@ def test_what_is_learned_by_heart_does_not_help(engine, noise, tmp_path):
     """Networks that know their training samples perfectly know nothing about those they are judged on."""
     folded = cross_fit(noise, 4)
     config = TrainConfig(epochs=40, folds=4, augment="none", batch_size=32, weight_decay=0.0)
-    plan = plan_members(folded, "mlp(hidden=64)", resolve_policies(["FIX(0.05)", "FIX(0.1)"]), [0], config)
+    plan = plan_members(folded, "mlp(hidden=64)", [(p, 0) for p in resolve_policies(["FIX(0.05)", "FIX(0.1)"])], config)
     labels = {"val": folded.val.y, "test": folded.test.y}
     pool = lre.Pool.create(
         tmp_path / "pool", name="noise", fingerprint=folded.fingerprint, class_names=folded.class_names, labels=labels
@@ -430,7 +430,7 @@ def test_one_network_that_diverges_ends_the_member_the_same_way_in_any_order(ord
     )
     folded = cross_fit(digits, 3)
     config = TrainConfig(epochs=10, folds=3, augment="none")
-    plan = plan_members(folded, MODEL, resolve_policies("FIX(0.1)"), [0], config)
+    plan = plan_members(folded, MODEL, [(p, 0) for p in resolve_policies("FIX(0.1)")], config)
     labels = {"val": folded.val.y, "test": folded.test.y}
     pool = lre.Pool.create(
         tmp_path / "pool", name="p", fingerprint=folded.fingerprint, class_names=folded.class_names, labels=labels

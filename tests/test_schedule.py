@@ -22,7 +22,7 @@ from lrensemble.training.calibrate import Paces
 from lrensemble.training.engines import ENGINES, EngineSpec
 from lrensemble.training.schedule import Schedule, chunks_of
 from lrensemble.training.task import Setting
-from lrensemble.training.trainer import plan_members
+from lrensemble.training.workshop import plan_members
 
 QUIET = {"progress": False, "epochs": 2, "model": "mlp(hidden=8)"}
 
@@ -40,7 +40,7 @@ def empty_cache(tmp_path, monkeypatch):
 def tasks_of(splits, *, members=4, model="mlp(hidden=8)", **config):
     policies = [lre.parse_policy("FIX(0.05)")]
     settings = TrainConfig(**{"epochs": 2, "augment": "none", **config})
-    return plan_members(splits, model, policies, range(members), settings).tasks
+    return plan_members(splits, model, [(p, seed) for seed in range(members) for p in policies], settings).tasks
 
 
 def setting_at(path, device="cpu"):

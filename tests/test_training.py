@@ -25,8 +25,8 @@ from lrensemble.metrics import METRICS
 from lrensemble.training import OPTIMIZERS, Event, TrainConfig, loop, progress
 from lrensemble.training.config import steps_per_epoch, with_overrides
 from lrensemble.training.optimizers import build_optimizer
-from lrensemble.training.trainer import CHECKPOINT_VARIABLE, default_path
 from lrensemble.training.training import Samples, Training
+from lrensemble.training.workshop import CHECKPOINT_VARIABLE, default_path
 
 CPU = torch.device("cpu")
 QUIET = {"progress": False, "epochs": 3, "jobs": 1}

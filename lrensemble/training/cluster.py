@@ -37,7 +37,7 @@ from lrensemble.training.progress import Event, Report
 from lrensemble.training.remote import MOST_MESSAGES, Order, different_versions, facts, train_remotely
 from lrensemble.training.schedule import USUAL_STACK
 from lrensemble.training.task import Setting, Task
-from lrensemble.training.trainer import is_complete
+from lrensemble.training.workshop import is_complete
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrensemble.data import Splits, load_data, resolve_augment
-from lrensemble.errors import InputError, TrainingError, lookup
-from lrensemble.models import ModelLike, architecture_digest, build_model, check_model, count_flops, count_parameters
-from lrensemble.models import model_name as name_of_model
+from lrensemble.errors import InputError, TrainingError
+from lrensemble.models import ModelLike
 from lrensemble.policies import Policy, resolve_policies
 from lrensemble.training.budget import Budget, Limits, check_budget
-from lrensemble.training.config import TrainConfig, steps_per_epoch, with_overrides
-from lrensemble.training.devices import resolve_devices
-from lrensemble.training.engines import ENGINES
-from lrensemble.training.folds import cross_fit, parts_of
+from lrensemble.training.config import TrainConfig, with_overrides
 from lrensemble.training.halving import Halving, check_halving
-from lrensemble.training.progress import Event, Report, reporter
-from lrensemble.training.snapshots import check_snapshots, plan_snapshots
+from lrensemble.training.progress import Event
+from lrensemble.training.workshop import Size, Workshop
 
 if TYPE_CHECKING:
-    from lrensemble.pool import MemberSummary, Pool
-    from lrensemble.training.cluster import Cluster
-    from lrensemble.training.task import Setting, Task
+    from lrensemble.pool import Pool
+    from lrensemble.training.task import Task
 
-__all__ = ["CHECKPOINT_VARIABLE", "default_path", "plan_members", "train_pool"]
+__all__ = ["train_pool"]
 
 MOST_SEEDS = 100_000
-CHECKPOINT_VARIABLE = "LRENSEMBLE_CHECKPOINT_SECONDS"
 
 Policies = str | Policy | Mapping[str, Any] | Sequence[str | Policy | Mapping[str, Any]]
-Size = int | float | None
 
 
 def train_pool(
@@ -154,16 +140,20 @@ def train_pool(
     """
     settings = with_overrides(config, overrides)
     seed_list = _seeds(seeds)
-    interval = _checkpoint_seconds(checkpoint_seconds)
-    _check_compute(engine, jobs, stack)
-    _check_readers(readers)
-    _check_progress(progress)
-    further = check_snapshots(snapshots)
     rivalry, seconds = check_halving(halving), check_budget(budget)
-    devices = (device,) if scheduler is not None else resolve_devices(device)
     asked = resolve_policies(policies, optimizer=settings.optimizer, lr_range=lr_range)
-    splits = load_data(
+    shop = Workshop.open(
         data,
+        model=model,
+        path=path,
+        config=settings,
+        engine=engine,
+        jobs=jobs,
+        stack=stack,
+        device=device,
+        scheduler=scheduler,
+        progress=progress,
+        checkpoint_seconds=checkpoint_seconds,
         train_size=train_size,
         val_size=val_size,
         test_size=test_size,
@@ -171,219 +161,15 @@ def train_pool(
         root=root,
         resize=resize,
         stream=stream,
-    )
-    if settings.folds:
-        splits = cross_fit(splits, settings.folds, seed=split_seed)
-    settings = replace(settings, augment=resolve_augment(settings.augment, splits))
-    plan = plan_members(splits, model, asked, seed_list, settings, snapshots=further)
-
-    from lrensemble.pool import Pool
-    from lrensemble.training.footprint import refuse_hopeless
-    from lrensemble.training.task import Setting
-
-    if scheduler is None:
-        refuse_hopeless(plan.tasks[0], splits, devices[0])
-    pool = Pool.create(
-        path if path is not None else default_path(splits, model),
-        name=splits.name,
-        fingerprint=splits.fingerprint,
-        class_names=splits.class_names,
-        labels={"val": splits.val.y, "test": splits.test.y},
-        exist_ok=True,
-    )
-    setting = Setting(pool.path.absolute(), devices[0], interval, save_weights, devices)
-    compute = {"engine": engine, "jobs": jobs, "stack": stack}
-    limits = Limits(rivalry, None if seconds is None else Budget(seconds))
-    _train_missing(
-        pool,
-        plan,
-        splits,
-        setting,
-        compute=compute,
         readers=readers,
-        scheduler=scheduler,
-        limits=limits,
-        progress=progress,
+        save_weights=save_weights,
+        snapshots=snapshots,
     )
-    pool.refresh_view()
+    plan = shop.plan([(policy, seed) for seed in seed_list for policy in asked])
+    limits = Limits(rivalry, None if seconds is None else Budget(seconds))
+    pool = shop.train(plan, limits)
     _refuse_none_finished(pool, plan.tasks, limits)
     return pool
-
-
-def default_path(splits: Splits, model: ModelLike) -> Path:
-    """``checkpoints/<data>-<model>``."""
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{splits.name}-{name_of_model(model)}").strip("-.")
-    return Path("checkpoints") / name
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The members that were asked for, and what is worth saying about them."""
-
-    tasks: tuple[Task, ...]
-    notes: tuple[str, ...]
-
-
-def plan_members(
-    splits: Splits,
-    model: ModelLike,
-    policies: Sequence[Policy],
-    seeds: Sequence[int],
-    config: TrainConfig,
-    *,
-    snapshots: Sequence[str] = (),
-) -> Plan:
-    """Resolve every policy for the length of the run, check network and policies, and name the members.
-
-    Raises
-    ------
-    InputError
-        If the network does not fit the data, or a policy the run.
-    """
-    import torch
-
-    from lrensemble.pool import member_id
-    from lrensemble.training.loop import controlled
-    from lrensemble.training.task import Task
-
-    parts = parts_of(splits)
-    steps = steps_per_epoch(parts[0].n, config.batch_size)
-    total = steps * config.epochs
-    texts: dict[str, tuple[Policy, str]] = {}
-    notes = []
-    for policy in policies:
-        resolved = policy.resolve(total_steps=total, steps_per_epoch=steps)
-        if str(resolved) in texts:
-            notes.append(f"{policy} is the same as {texts[str(resolved)][1]} in {total} steps: trained once")
-        texts.setdefault(str(resolved), (resolved, str(policy)))
-
-    with controlled(torch.device("cpu")):  # building draws random numbers: not while another thread trains
-        network = build_model(model, splits.input_shape, splits.n_classes)
-    check_model(network, splits.input_shape, splits.n_classes, name=name_of_model(model))
-    facts: dict[str, Any] = {
-        "model_text": name_of_model(model),
-        "architecture": architecture_digest(network),
-        "parameters": len(parts) * count_parameters(network),
-        "flops": len(parts) * count_flops(network, splits.input_shape),
-    }
-    shared = {
-        "model": facts["model_text"],
-        "architecture": facts["architecture"],
-        "data": splits.fingerprint,
-        "config": config.to_dict(),
-    }
-    named = {
-        (text, seed): member_id(text, seed, {**shared, "policy": text, "seed": seed})
-        for seed in seeds
-        for text in texts
-    }
-    length = {"epochs": config.epochs, "steps": steps}
-    tasks = [
-        Task(
-            id=named[text, seed],
-            policy=policy,
-            asked=asked,
-            model=model,
-            config=config,
-            seed=seed,
-            snapshots=plan_snapshots(snapshots, member=named[text, seed], policy=policy, **length),
-            **facts,
-        )
-        for seed in seeds
-        for text, (policy, asked) in texts.items()
-    ]
-    if snapshots == ("cycles",) and not any(task.snapshots for task in tasks):
-        notes.append("snapshots: no policy has a cycle that ends before the training does: none is taken")
-    return Plan(tuple(tasks), tuple(notes))
-
-
-def _train_missing(
-    pool: Pool,
-    plan: Plan,
-    splits: Splits,
-    setting: Setting,
-    *,
-    compute: Mapping[str, Any],
-    readers: int | None,
-    scheduler: str | None,
-    limits: Limits,
-    progress: bool | Report | None,
-) -> None:
-    from lrensemble.training.batches import readers_for
-    from lrensemble.training.executor import train_members
-    from lrensemble.training.schedule import chunks_of, schedule
-
-    there = {summary.id: summary for summary in pool.summaries()}
-    missing = [task for task in plan.tasks if not is_complete(task, there)]
-    _remove_leftovers(pool, {task.id for task in plan.tasks} - {task.id for task in missing})
-    total, done = len(plan.tasks), len(plan.tasks) - len(missing)
-    notes = [f"{pool.path}: {done} of {total} members are there already"] if done else []
-    if again := sum(task.id in there for task in missing):
-        notes.append(f"{pool.path}: {again} of {total} members are trained again for their snapshots")
-    parts = parts_of(splits)
-    epochs = plan.tasks[0].config.epochs * len(parts)
-    with reporter(progress, members=total, done=done, epochs=epochs, n_train=parts[0].n) as report:
-        for note in (*plan.notes, *notes):
-            report(Event("note", text=note))
-        if not missing:
-            return
-        with _cluster(scheduler, report) as cluster:
-            if cluster is not None:
-                setting, compute = cluster.suited(setting, compute)
-            how = schedule(missing, splits, setting, **compute)
-            setting = replace(setting, readers=readers_for(setting.device, how.jobs) if readers is None else readers)
-            setting = replace(setting, deadline=limits.begin())
-            for note in how.notes:
-                report(Event("note", text=note))
-
-            def train(tasks: Sequence[Task], epoch: int | None) -> None:
-                left = _left(pool, tasks, epoch)
-                if left and not setting.is_late:
-                    train_members(
-                        chunks_of(left, how, networks=len(parts)),
-                        splits,
-                        replace(setting, until=epoch),
-                        engine=how.engine,
-                        jobs=how.jobs,
-                        report=report,
-                        done=total - len(_left(pool, plan.tasks)),
-                        total=total,
-                        cluster=cluster,
-                    )
-
-            limits.follow(pool, plan.tasks, train, partial(_left, pool), jobs=how.jobs, report=report)
-
-
-def _cluster(scheduler: str | None, report: Report) -> AbstractContextManager[Cluster | None]:
-    """Workers at that address, connected to for the length of the block; None where there is no address."""
-    if scheduler is None:
-        return nullcontext()
-    from lrensemble.training.cluster import connected
-
-    return connected(scheduler, report)
-
-
-def is_complete(task: Task, there: Mapping[str, MemberSummary]) -> bool:
-    """Whether a member is in the pool with all the snapshots that its training had; `there` is the pool, by name."""
-    if task.id not in there:
-        return False
-    steps, diverged = there[task.id].steps, there[task.id].status == "diverged"
-    return all(s.id in there for s in task.snapshots if s.exists(steps=steps, diverged=diverged))
-
-
-def _left(pool: Pool, tasks: Sequence[Task], epoch: int | None = None) -> list[Task]:
-    """Members that are not complete; of these, with `epoch`, only those that have not come so far."""
-    there = {summary.id: summary for summary in pool.summaries()}
-    reached = {} if epoch is None else {record.id: record.epoch for record in pool.stopped()}
-    return [task for task in tasks if not is_complete(task, there) and reached.get(task.id, -1) < (epoch or 0)]
-
-
-def _remove_leftovers(pool: Pool, members: set[str]) -> None:
-    """Delete the states of members that are there: of a training that was killed between storing it and clearing up."""
-    for member in members:
-        for path in pool.resume_paths(member):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -394,34 +180,6 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if not listed or len(set(listed)) < len(listed) or not all(type(seed) is int for seed in listed):
         raise InputError(f"seeds: expected a number from 1 to {MOST_SEEDS:,} or different whole numbers, got {seeds!r}")
     return listed
-
-
-def _check_compute(engine: Any, jobs: Any, stack: Any) -> None:
-    lookup({"auto": None, **ENGINES}, engine, "engine")
-    for name, value in (("jobs", jobs), ("stack", stack)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InputError(f"{name}: expected a whole number ≥ 1, got {value!r}")
-
-
-def _check_readers(readers: Any) -> None:
-    if readers is not None and (not isinstance(readers, int) or isinstance(readers, bool) or readers < 0):
-        raise InputError(f"readers: expected a whole number ≥ 0, got {readers!r}")
-
-
-def _check_progress(progress: Any) -> None:
-    if progress is not None and not isinstance(progress, bool) and not callable(progress):
-        raise InputError(f"progress: expected True, False or a callable, got {progress!r}")
-
-
-def _checkpoint_seconds(value: float) -> float:
-    given: Any = os.environ.get(CHECKPOINT_VARIABLE, value)
-    try:
-        seconds = float(given)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise InputError(f"checkpoint_seconds: expected a number ≥ 0, got {given!r}")
-    return seconds
 
 
 def _refuse_none_finished(pool: Pool, tasks: Sequence[Task], limits: Limits) -> None:
