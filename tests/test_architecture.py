@@ -35,6 +35,7 @@ FLOORS = {
     "selection": 5,
     "training": 5,
     "evaluation": 6,
+    "tuning": 6,
     "reporting": 7,
     "experiment": 8,
     "road": 9,
@@ -91,7 +92,7 @@ def test_public_names_exist():
     assert set(lrensemble.__all__) <= set(dir(lrensemble))
 
 
-HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "joblib", "pydantic", "h5py", "pandas", "numba")
+HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "joblib", "pydantic", "h5py", "pandas", "numba", "optuna", "sqlalchemy")
 
 
 @pytest.mark.parametrize(
