@@ -126,7 +126,7 @@ def _run(scorer: Scorer, pool: Members, plan: Plan) -> tuple[list[_Step], int]:
     inside = np.zeros(len(pool), dtype=bool)
     candidates = pool[allowed(inside, plan)]
     steps: list[_Step] = []
-    best = 0
+    best = distinct = 0
     while len(steps) < plan.most_rounds(len(pool)) and len(candidates):
         start = next(first, None)
         leaders, scores = scorer.leaders(candidates if start is None else np.array([start]))
@@ -135,8 +135,8 @@ def _run(scorer: Scorer, pool: Members, plan: Plan) -> tuple[list[_Step], int]:
         chosen = _first(ties, inside[places]) if len(leaders) > 1 else 0
         if not inside[places[chosen]]:
             inside[places[chosen]] = True
+            distinct += 1
             candidates = pool[allowed(inside, plan)]
-        distinct = np.count_nonzero(inside)
         steps.append(_Step(int(leaders[chosen]), (float(scores[chosen]), float(ties[chosen]), -float(distinct))))
         if len(steps) <= max(plan.init, 1) or better(steps[-1].key, steps[best - 1].key):
             best = len(steps)

@@ -15,7 +15,6 @@ Any other metric or rule goes through the metric's own function and `combine`.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +71,12 @@ class Scorer(ABC):
     def scores(self, candidates: Indices) -> Doubles:
         """Return the score of this team with each candidate added, shape (len(candidates),)."""
 
+    def _copy(self) -> Self:
+        """Return the same scorer as another object: what `copy.copy` does, in a fifth of its time."""
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
     def ties(self, candidates: Indices) -> Doubles:
         """Return what decides between candidates of equal score (higher is better)."""
         return np.zeros(len(candidates))
@@ -100,7 +105,7 @@ class NllScorer(Scorer):
         self._size = 0
 
     def plus(self, member: int) -> Self:
-        new = copy.copy(self)
+        new = self._copy()
         new._sum = self._sum + self._logs.own[member]
         new._size = self._size + 1
         return new
@@ -130,7 +135,7 @@ class AccuracyScorer(Scorer):
         self._size = 0
 
     def plus(self, member: int) -> Self:
-        new = copy.copy(self)
+        new = self._copy()
         new._sum = self._sum + self._logs.own[member]
         new._rival_sum = self._rival_sum + self._duels.rivals[member]
         new._size = self._size + 1
@@ -166,7 +171,7 @@ class BrierScorer(Scorer):
         self._size = 0
 
     def plus(self, member: int) -> Self:
-        new = copy.copy(self)
+        new = self._copy()
         new._total = float(self._total_with(np.array([member]))[0])
         new._row = self._row + self._products[member]
         new._size = self._size + 1
@@ -192,7 +197,7 @@ class MeanScorer(Scorer):
         self._sum: Doubles = np.zeros((predictions.n_samples, predictions.n_classes))
 
     def plus(self, member: int) -> Self:
-        new = copy.copy(self)
+        new = self._copy()
         new._sum = self._sum + probabilities_of(self._predictions, member)
         return new
 
@@ -213,7 +218,7 @@ class RuleScorer(Scorer):
         self._counts = np.zeros(predictions.n_members)
 
     def plus(self, member: int) -> Self:
-        new = copy.copy(self)
+        new = self._copy()
         new._counts = self._counts.copy()
         new._counts[member] += 1
         return new
@@ -341,11 +346,11 @@ class Agreed:
 
     def bounds(self, total: Doubles, size: int, members: Indices) -> Doubles:
         """Upper bounds of Σ log(total + own) over the samples on which members agree, raised by more than rounding."""
-        sums = float(total @ self.weights) + self.shares[members]
-        sums /= size
-        constant = self.constant + self.count * (log(size) - 1)
-        room = EPSILON * (len(total) + 8) * (CONSTANT * self.count + 3 * sums)
-        return sums + constant + room
+        rounding = EPSILON * (len(total) + 8)
+        sums = self.shares[members] + float(total @ self.weights)
+        sums *= (1 + 3 * rounding) / size
+        sums += self.constant + self.count * (log(size) - 1 + CONSTANT * rounding)
+        return sums
 
 
 def _rows(members: Indices) -> npt.NDArray[np.int64]:
