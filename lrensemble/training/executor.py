@@ -8,6 +8,7 @@ however the parent ends.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -143,6 +144,7 @@ def _parallel(
             with closing(
                 parallel(work(chunk, splits, setting, mailbox, engine, os.getcwd()) for chunk in chunks)
             ) as ended:
+                _end_at_exit()
                 yield ended
         except BrokenProcessPool as error:
             raise TrainingError(
@@ -175,12 +177,31 @@ def _workers(jobs: int) -> Any:
     )
 
 
+@cache
+def _end_at_exit() -> None:
+    """End idle workers at once when the program ends: by themselves they take a second or two to clear up.
+
+    Call it when workers have been started: what was registered last is called first, and joblib waits for them.
+    """
+    register = getattr(threading, "_register_atexit", None)  # that `concurrent.futures` uses too
+    if register is not None:
+        register(_kill_idle_workers)
+
+
+def _kill_idle_workers() -> None:
+    for process in multiprocessing.active_children():
+        if type(process).__module__.startswith("joblib.externals.loky") and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
 def in_workers(function: Callable[..., T], *arguments: Any, jobs: int) -> list[T]:
     """Call a function `jobs` times at once, in the processes that are going to train, and return what it returns."""
     import joblib
 
     work = joblib.delayed(function)
     with _without_warnings(), closing(_workers(jobs)(work(*arguments) for _ in range(jobs))) as answers:
+        _end_at_exit()
         return list(answers)
 
 
