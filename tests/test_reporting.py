@@ -61,6 +61,7 @@ def summary(name="m0", *, accuracy=0.9, status="done", **changes):
         "seconds": 1.25,
         "val_accuracy": accuracy,
         "val_nll": None if accuracy is None else 0.5,
+        "extra": {},
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -107,6 +108,12 @@ def test_members_table_fits_long_names_and_shows_models_where_they_differ():
     text = members_table([long, summary()])
     assert max(map(len, text.splitlines())) <= 110
     assert "resnet(depth=8)" in text
+
+
+def test_snapshots_say_which_moment_they_keep():
+    text = members_table([summary("end"), summary("part", extra={"snapshot": "cycle", "epoch": 3, "step": 12})])
+    assert "cycle, epoch 3" in text
+    assert "snapshot" not in members_table([summary("end")])
 
 
 def test_pool_summary_shows_short_facts_and_members():

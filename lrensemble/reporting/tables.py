@@ -42,12 +42,19 @@ def members_table(summaries: Sequence[MemberSummary]) -> str:
         ("policy", 22 if several_models else 30, [s.asked or s.policy for s in ranked]),
         ("model", 16, [s.model if several_models else "" for s in ranked]),
         ("seed", None, [str(s.seed) for s in ranked]),
+        ("snapshot", None, [_snapshot(s) for s in ranked]),
         ("val. %", None, [_percent(s.val_accuracy) if s.status == "done" else s.status for s in ranked]),
         ("NLL", None, [_fixed(s.val_nll, 3) for s in ranked]),
         ("seconds", None, [_fixed(s.seconds or None, 1) for s in ranked]),
     ]
     headings, widths, cells = zip(*(column for column in columns if any(column[2]) or not ranked), strict=True)
     return plain_table(list(zip(*cells, strict=True)), *headings, widths=widths)
+
+
+def _snapshot(summary: MemberSummary) -> str:
+    """Which moment of its training a snapshot keeps; nothing for a training's end."""
+    kind = summary.extra.get("snapshot", "")
+    return f"{kind}, epoch {summary.extra['epoch']}" if kind else ""
 
 
 def stopped_table(stopped: Sequence[Mapping[str, Any]]) -> str:
