@@ -22,7 +22,7 @@ import lrensemble as lre
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 LAUNCHER = """
-import json, os, sys
+import json, os, signal, sys
 import torch
 import lrensemble as lre
 from lrensemble.training import executor
@@ -33,6 +33,7 @@ print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background is born deaf to it
         try:
             lre.train_pool(data, **json.loads(line))
             os._exit(0)
