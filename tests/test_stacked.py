@@ -629,6 +629,21 @@ def test_asking_leaves_a_network_as_it_is():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_thread_that_draws_beside_it_does_not_make_a_network_unstackable(monkeypatch):
+    attempts = []
+    trace = torch.fx.Tracer.trace
+
+    def disturbed(tracer, model):
+        if not attempts:
+            random.random()
+        attempts.append(model)
+        return trace(tracer, model)
+
+    monkeypatch.setattr(torch.fx.Tracer, "trace", disturbed)
+    assert unsupported(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (1, 2, 2)) is None
+    assert len(attempts) > 1
+
+
 # --- the stack itself -------------------------------------------------------------------------------------------------
 
 

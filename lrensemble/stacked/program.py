@@ -24,6 +24,7 @@ from lrensemble.stacked.layers import LAYERS, RANDOM, Members, to_channels, to_m
 __all__ = ["NotStackableError", "build_program"]
 
 BLOCK = 64  # numbers; whole blocks of vector registers leave no remainder
+TRACES = 3  # attempts, before a generator that has moved is blamed on the network
 
 # what gives the same result whether networks are one after another in the batch or side by side in the channels
 ANYWHERE: frozenset[Any] = frozenset(
@@ -88,23 +89,30 @@ def _trace(model: nn.Module) -> fx.Graph:
     for path, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             raise NotStackableError(f"{_describe(path, module)} has hooks, which stacking would lose")
-    before = _memory(model)
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception as error:
-        raise NotStackableError(f"its forward cannot be traced ({first_line(error)})") from None
-    if _memory(model) != before:
-        raise NotStackableError("its forward draws random numbers or changes the network: no two calls are alike")
-    return graph
+    for _ in range(TRACES):  # another thread of the program may draw in between; a forward that draws, draws each time
+        attributes, generators = _attributes(model), _generators()
+        try:
+            graph = fx.Tracer().trace(model)
+        except Exception as error:
+            raise NotStackableError(f"its forward cannot be traced ({first_line(error)})") from None
+        if _attributes(model) != attributes:
+            break
+        if _generators() == generators:
+            return graph
+    raise NotStackableError("its forward draws random numbers or changes the network: no two calls are alike")
 
 
-def _memory(model: nn.Module) -> list[Any]:
-    """All that a forward pass could leave behind, apart from tensors; a trace would freeze what depends on it."""
-    kept = [
+def _attributes(model: nn.Module) -> list[dict[str, str]]:
+    """All that a forward pass could leave in the network but tensors; a trace would freeze what depends on it."""
+    return [
         {name: repr(value) for name, value in vars(module).items() if not isinstance(value, dict | Tensor | nn.Module)}
         for module in model.modules()
     ]
-    return [kept, random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()]
+
+
+def _generators() -> list[Any]:
+    """Return the states of all that random numbers may be drawn from."""
+    return [random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()]
 
 
 class _Builder:
