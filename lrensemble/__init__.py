@@ -40,6 +40,7 @@ _HOME = {
     "pareto_front": "selection",
     "parse_policy": "policies",
     "preset": "policies",
+    "recommend": "tuning",
     "run": "road",
     "select": "selection",
     "team_diversity": "diversity",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from lrensemble.selection import select as select
     from lrensemble.training import TrainConfig as TrainConfig
     from lrensemble.training import train_pool as train_pool
+    from lrensemble.tuning import recommend as recommend
 
 
 def __getattr__(name: str) -> Any:

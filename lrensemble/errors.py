@@ -10,6 +10,7 @@
     ├── PoolError                   a pool on disk cannot be used as asked
     │   ├── PoolFormatError         not a pool, or a pool of a version that this release does not read
     │   └── DamagedError            a file is truncated, altered or inconsistent
+    ├── StoreError                  a policy store cannot be used as asked
     └── TrainingError               training cannot go on (out of memory, a worker lost)
 
 A message is one sentence: what was expected, what came, what to do.
@@ -29,6 +30,7 @@ __all__ = [
     "PolicyError",
     "PoolError",
     "PoolFormatError",
+    "StoreError",
     "TrainingError",
     "UnknownNameError",
     "first_line",
@@ -69,6 +71,10 @@ class PoolFormatError(PoolError):
 
 class DamagedError(PoolError):
     """A file is truncated, altered or inconsistent."""
+
+
+class StoreError(LREnsembleError):
+    """A policy store cannot be used as asked."""
 
 
 class TrainingError(LREnsembleError):

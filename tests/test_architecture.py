@@ -92,7 +92,20 @@ def test_public_names_exist():
     assert set(lrensemble.__all__) <= set(dir(lrensemble))
 
 
-HEAVY = ("torch", "torchvision", "matplotlib", "sklearn", "scipy", "joblib", "pydantic", "h5py", "pandas", "numba", "optuna", "sqlalchemy")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "joblib",
+    "pydantic",
+    "h5py",
+    "pandas",
+    "numba",
+    "optuna",
+    "sqlalchemy",
+)
 
 
 @pytest.mark.parametrize(

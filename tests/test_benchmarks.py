@@ -187,3 +187,25 @@ def test_the_plain_loop_sees_the_pixels_that_the_pool_sees(script):
         x, y = images[i]
         np.testing.assert_allclose(x.numpy(), splits.test.x[i], atol=1e-5)
         assert y == splits.test.y[i]
+
+
+@pytest.mark.parametrize(("section", "rows"), [("ensemble", 6), ("policies", 6), ("shares", 7)])
+def test_tuning_sections_run_and_are_written(script, section, rows, tmp_path, capsys):
+    tuning = script("benchmark_tuning")
+    out, page = tmp_path / "out.json", tmp_path / "page.md"
+    page.write_text(f"<!-- tuning-{section} -->\n<!-- /tuning-{section} -->\n")
+    tuning.main(["--quick", "--jobs", "1", "--only", section, "--json", str(out), "--write", str(page)])
+    found = json.loads(out.read_text())[section]
+    assert len(found["rows"]) <= rows
+    assert all(len(row) == len(found["columns"]) for row in found["rows"])
+    assert found["rows"][1][0] in page.read_text()
+    assert f"## {section}" in capsys.readouterr().out
+
+
+def test_each_way_to_spend_trainings_spends_the_same(script, tmp_path):
+    tuning = script("benchmark_tuning")
+    args = tuning.parse_arguments(["--quick", "--jobs", "1"])
+    ways = tuning.one_split(args, tuning.cases(args)[0], 0, tmp_path)
+    assert {way: scores["trainings"] for way, scores in ways.items()} == {
+        way: 1 if way == "tune, keep the best" else args.trainings for way in ways
+    }

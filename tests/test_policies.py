@@ -16,57 +16,19 @@ import pytest
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_helpers import RUN, policies
 
 from lrensemble.errors import PolicyError
-from lrensemble.policies import FIX, NSTEP, POLICIES, STEP, TRI, Piecewise, Policy, Warmup, parse_policy
+from lrensemble.policies import FIX, NSTEP, POLICIES, STEP, TRI, Piecewise, Policy, TimePolicy, Warmup, parse_policy
 from lrensemble.policies import parameters as kind
 from lrensemble.policies.parameters import kinds
 
-RUN = {"total_steps": 1237, "steps_per_epoch": 41.5}
 everyone = pytest.mark.parametrize("name", POLICIES)
+of_time = pytest.mark.parametrize("name", [n for n, spec in POLICIES.items() if issubclass(spec.policy, TimePolicy)])
 few = settings(max_examples=8, deadline=None)
 
-shares = st.integers(1, 80).map(lambda n: f"{n / 2}%") | st.floats(0.01, 0.9)
-times = st.integers(1, 900) | st.integers(1, 25).map("{}ep".format) | shares
-inner = st.sampled_from(["FIX(0.1)", "TRI(0.01, 0.2, 25%)", "Warmup(EXP(0.1, 0.5/run), 2ep)"]).map(parse_policy)
 
-BY_KIND: dict[Any, st.SearchStrategy[Any]] = {
-    kind.Rate: st.floats(0, 1),
-    kind.Factor: st.floats(0.01, 1),
-    kind.Power: st.floats(0.1, 3),
-    kind.Length: times,
-    kind.Steps: st.just("100%") | st.integers(910, 2000),
-    kind.OptionalSteps: st.integers(0, 300) | st.sampled_from(["2ep", "7.5%", 0.11]),
-    kind.Boundaries: st.just((100, "30%", "75%")) | st.just(("5ep", "10ep", 600)),
-    kind.Decay: st.floats(0.99, 1) | st.floats(0.01, 1).map("{}/run".format) | st.just("0.9/ep"),
-    kind.Growth: st.floats(0.99, 1) | st.just("0.01/run") | st.just("0.9/ep"),
-    kind.Slope: st.floats(-0.1, 0.1) | st.just("-20/run"),
-    kind.Rise: st.floats(0, 0.1) | st.just("10/run"),
-    kind.Inner: inner,
-    kind.InnerInOrder: st.tuples(inner, inner, inner, inner),
-}
-BY_KIND_OBJECT = {annotation.__metadata__[0]: strategy for annotation, strategy in BY_KIND.items()}
-BY_NAME = {"pct_start": st.floats(0.05, 0.9), "div": st.floats(1, 100), "final_div": st.floats(1, 1e5)}
-BY_NAME |= {"mult": st.sampled_from([1, 1.5, 2, 3]), "cycles": st.floats(1, 20)}
-
-
-def _values(name: str, of_kind: kind.Kind) -> st.SearchStrategy[Any]:
-    if of_kind in BY_KIND_OBJECT:
-        return BY_KIND_OBJECT[of_kind]
-    return BY_NAME[name] if name in BY_NAME else st.sampled_from(of_kind.expected.split(" or "))
-
-
-@st.composite
-def policies(draw: st.DrawFn, name: str) -> Policy:
-    cls = POLICIES[name].policy
-    values = {key: draw(_values(key, of_kind)) for key, of_kind in kinds(cls).items()}
-    for low, high in (("k0", "k1"), ("floor", "peak")):
-        if {low, high} <= set(values):
-            values[low], values[high] = sorted((values[low], values[high]))
-    return cls(**values)
-
-
-@everyone
+@of_time
 @given(data=st.data())
 @few
 def test_rates_do_not_depend_on_order_or_form_of_asking(name: str, data: st.DataObject) -> None:
@@ -81,7 +43,7 @@ def test_rates_do_not_depend_on_order_or_form_of_asking(name: str, data: st.Data
     assert curve.dtype == np.float64
 
 
-@everyone
+@of_time
 @given(data=st.data())
 @few
 def test_rates_are_finite_and_within_those_named(name: str, data: st.DataObject) -> None:

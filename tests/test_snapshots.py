@@ -132,9 +132,10 @@ ARGUMENTS = {
 }
 NOT_CYCLIC = {"POLY", "OneCycle", "WarmupDecay", "WarmupCosine", "Trapezoid", "WSD", "FIX", "STEP", "NSTEP"}
 NOT_CYCLIC |= {"MultiStep", "EXP", "INV", "SIG"}
+FEEDBACK = {"ReduceOnPlateau": "0.1", "ChangeOnPlateau": "[COSRSW(0, 0.1, 25), FIX(0.01)], start=0"}
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in FEEDBACK])
 def test_every_policy_ends_its_cycles_at_its_lowest_rates(name):
     more = ", gamma=0.999" if name.endswith("EXP") and name != "EXP" else ""
     policy = parse_policy(f"{name}({ARGUMENTS.get(name, f'0.001, 0.1, l=25{more}')})")
@@ -147,6 +148,12 @@ def test_every_policy_ends_its_cycles_at_its_lowest_rates(name):
         assert lowest <= rates[end - 2]
         assert lowest <= rates[end + 1]
         assert rates[end - 1] <= rates[end - 2]
+
+
+@pytest.mark.parametrize("name", FEEDBACK)
+def test_a_policy_that_follows_the_training_has_no_cycles(name):
+    policy = parse_policy(f"{name}({FEEDBACK[name]})").resolve(total_steps=200, steps_per_epoch=20)
+    assert policy.cycle_ends(200) == ()
 
 
 def test_a_policy_that_is_not_in_steps_is_refused():

@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "experiment_from",
     "parse_options",
     "print_json",
+    "training_from",
     "whole",
 ]
 
@@ -70,7 +72,9 @@ TRAINING_FLAGS = (
         "data set: a name (`lrensemble list datasets`), .npz, image folder, module:function",
     ),
     Flag("--model", "model", str, "M", "network: a name (`lrensemble list models`) or module:function"),
-    Flag("--policies", "policies", str, "P", "presets or policy texts (`lrensemble policies list`)", "+"),
+    Flag(
+        "--policies", "policies", str, "P", "presets, policy texts (`lrensemble policies list`), auto: range test", "+"
+    ),
     Flag("--seeds", "seeds", whole, "N", "trainings under each policy (default 1)"),
     Flag("--snapshots", "snapshots", str, "S", "further members of each training: cycles, last:K, swa, swa:SHARE", "+"),
     Flag("--halving", "halving", number, "ETA", "stop early all but the best 1/ETA, again and again (2)", "?"),
@@ -158,9 +162,9 @@ OPTIONS_FLAG = Flag(
 )
 
 
-def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that decide what is trained and how."""
-    _add(parser.add_argument_group("training"), TRAINING_FLAGS)
+def add_experiment_flags(parser: argparse.ArgumentParser, *, without: Sequence[str] = ()) -> None:
+    """Add the flags that decide what is trained and how, but for some, named as ``--policies``."""
+    _add(parser.add_argument_group("training"), tuple(flag for flag in TRAINING_FLAGS if flag.name not in without))
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
 
@@ -215,6 +219,14 @@ def experiment_from(args: argparse.Namespace, file: str | None = None) -> Any:
             )
         _put(values, [*OPTIONS_FLAG.setting.split("."), method, name], value)
     return Experiment.from_dict(values, source="")
+
+
+def training_from(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the data, and the keywords of `Workshop.open` (or `train_pool`), that the flags come to."""
+    plan = experiment_from(args)
+    data, compute = vars(plan.data).copy(), vars(plan.compute).copy()
+    settings = {"model": plan.model, "path": plan.pool, "config": plan.train, "progress": not args.quiet}
+    return data.pop("name"), {**settings, "snapshots": plan.snapshots, **data, **compute}
 
 
 def parse_options(texts: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Parse the command line, run one command, and turn every expected failure into one line and an exit code.
 
-Exit codes: 0 done, 1 expected error, 2 wrong usage, 130 interrupted (what was trained is kept).
+Exit codes: 0 done, 1 expected error, 2 wrong usage, 130 interrupted (what was trained is kept); a command may return
+another one where its answer is no, such as 3 of `verify`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,22 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 from lrensemble import __version__
-from lrensemble.cli import evaluate, explain, import_, inspect, list_, policies, run, select, train
+from lrensemble.cli import (
+    compose,
+    evaluate,
+    explain,
+    import_,
+    inspect,
+    list_,
+    policies,
+    range_test,
+    recommend,
+    run,
+    select,
+    store,
+    train,
+    verify,
+)
 from lrensemble.errors import LREnsembleError, nearest
 
 __all__ = ["build_parser", "main"]
@@ -28,9 +44,16 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "inspect": inspect,
     "import": import_,
+    "compose": compose,
+    "recommend": recommend,
     "policies": policies,
+    "verify": verify,
+    "range-test": range_test,
+    "store": store,
     "list": list_,
 }
+
+TRAINING = ("run", "train", "verify", "range-test", "compose", "recommend")  # interrupted, the same command goes on
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,16 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse leaves this way
         return int(stop.code or 0)
     try:
-        args.execute(args)
+        code = args.execute(args)
         if sys.stdout is not None:  # None where it was closed before we began
             sys.stdout.flush()
-        return 0
+        return int(code or 0)
     except SystemExit as stop:  # nothing of ours leaves this way, so it is the user's data or network
         return _fail(f"expected your data or network function to return, but it called sys.exit({stop.code!r})")
     except LREnsembleError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        kept = args.command in ("run", "train")
+        kept = args.command in TRAINING
         goes_on = ": what was trained is kept; the same command goes on from there" if kept else ""
         return _fail(f"interrupted{goes_on}", code=130)
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is wrong

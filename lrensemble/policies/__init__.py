@@ -1,4 +1,4 @@
-"""Learning-rate policies: pure functions of the optimiser step, their text form, presets, and use with PyTorch.
+"""Learning-rate policies: functions of the optimiser step, or of feedback; their text form, presets, use with PyTorch.
 
 ::
 
@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from lrensemble.policies.base import Policy
+from lrensemble.policies.base import Policy, TimePolicy, time_policy
 from lrensemble.policies.compose import Piecewise, Warmup
 from lrensemble.policies.decay import EXP, FIX, INV, NSTEP, POLY, SIG, STEP
 from lrensemble.policies.family import (
@@ -41,8 +41,10 @@ from lrensemble.policies.family import (
     UPCOS2,
     UPCOSEXP,
 )
+from lrensemble.policies.feedback import ChangeOnPlateau, FeedbackPolicy, FeedbackState, ReduceOnPlateau
 from lrensemble.policies.practice import SGDR, OneCycle, Snapshot, Trapezoid, WarmupCosine, WarmupDecay
 from lrensemble.policies.presets import PRESETS, RATE_RANGES, Preset, preset, resolve_policies
+from lrensemble.policies.scale import SCALES, scale_family
 from lrensemble.policies.table import POLICIES, PolicySpec
 from lrensemble.policies.text import parse_policy
 
@@ -70,6 +72,7 @@ __all__ = [
     "RSW",
     "RSW2",
     "RSWEXP",
+    "SCALES",
     "SGDR",
     "SIG",
     "SIN",
@@ -85,12 +88,17 @@ __all__ = [
     "UPCOS",
     "UPCOS2",
     "UPCOSEXP",
+    "ChangeOnPlateau",
+    "FeedbackPolicy",
+    "FeedbackState",
     "OneCycle",
     "Piecewise",
     "Policy",
     "PolicySpec",
     "Preset",
+    "ReduceOnPlateau",
     "Snapshot",
+    "TimePolicy",
     "Trapezoid",
     "Warmup",
     "WarmupCosine",
@@ -98,4 +106,6 @@ __all__ = [
     "parse_policy",
     "preset",
     "resolve_policies",
+    "scale_family",
+    "time_policy",
 ]

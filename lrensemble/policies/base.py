@@ -1,9 +1,11 @@
-"""`Policy`: the learning rate as a pure function of the step."""
+"""`Policy`: what every learning-rate policy is; `TimePolicy`: one whose rate is a pure function of the step."""
 
 from __future__ import annotations
 
+import math
+import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
@@ -17,7 +19,7 @@ from lrensemble.policies.time import Per, Run, Span
 if TYPE_CHECKING:
     from lrensemble.policies.torch_scheduler import PolicyScheduler
 
-__all__ = ["HIGHEST_RATE", "Array", "Policy"]
+__all__ = ["HIGHEST_RATE", "Array", "Policy", "TimePolicy", "time_policy"]
 
 Array = npt.NDArray[np.float64]
 Self = TypeVar("Self", bound="Policy")
@@ -28,12 +30,12 @@ CHUNK = 2**20
 
 @dataclass(frozen=True, repr=False)
 class Policy(ABC):
-    """A learning-rate policy: ``policy(t)`` is the rate of optimiser step t = 0, 1, ….
+    """A learning-rate policy: an immutable value without state; equal, hashable, picklable.
 
-    Policies are immutable values without state: equal, hashable, picklable, and the same for any order of asking.
-    ``str(policy)`` is the text that `parse_policy` reads back to an equal policy.
+    ``str(policy)`` is the text that `parse_policy` reads back to an equal policy. There are two types: the rate
+    of a `TimePolicy` depends on the step alone, that of a `FeedbackPolicy` on what the training has measured.
 
-    A subclass is a frozen dataclass whose fields are annotated with the kinds in `parameters`, with one method `_rate`.
+    A subclass is a frozen dataclass whose fields are annotated with the kinds in `parameters`.
     """
 
     # pairs of parameters of which the first may not exceed the second
@@ -57,10 +59,6 @@ class Policy(ABC):
             comparable = getattr(a, "unit", "") == getattr(b, "unit", "")
             if comparable and getattr(a, "value", a) > getattr(b, "value", b):
                 raise PolicyError(f"{self.name}: expected {low} ≤ {high}, got {low}={a} and {high}={b}")
-
-    @abstractmethod
-    def _rate(self, t: Array) -> Array:
-        """Rates of a 1-D contiguous array of steps ≥ 0; only called on a resolved policy."""
 
     @property
     def name(self) -> str:
@@ -100,35 +98,32 @@ class Policy(ABC):
             self, **{name: kind.resolve(getattr(self, name), run) for name, kind in kinds(type(self)).items()}
         )
 
-    @overload
-    def __call__(self, t: float) -> float: ...
-    @overload
-    def __call__(self, t: npt.NDArray[Any] | list[int]) -> Array: ...
-    def __call__(self, t: Any) -> Any:
-        """Learning rate at step `t`.
+    @property
+    def base_rate(self) -> float:
+        """The highest of the rates that the policy names, in policies within too: k1 of TRI, the peak of OneCycle."""
+        of = kinds(type(self))
+        return max((rate for name, value in self._parameters() for rate in of[name].rates(value)), default=0.0)
 
-        Parameters
-        ----------
-        t
-            Steps ≥ 0: a number, or an array of any shape and order.
+    def scaled(self: Self, factor: float) -> Self:
+        """Multiply every rate of the policy by `factor`, those of policies within too; times and forms stay.
 
-        Returns
-        -------
-        float or ndarray
-            A float for a number; float64 of the shape of `t` for an array.
+        Rates are rounded to 15 digits, so that 0.05 × 0.1 reads 0.005.
+
+        Examples
+        --------
+        >>> from lrensemble.policies import parse_policy
+        >>> parse_policy("Warmup(TRI(k0=0.01, k1=0.06, l=25%), steps=5%)").scaled(0.5)
+        Warmup(then=TRI(k0=0.005, k1=0.03, l=25%), steps=5%)
 
         Raises
         ------
         PolicyError
-            If the policy is not resolved, a step is negative, or a rate is not finite.
+            If the factor is not a finite number > 0.
         """
-        self._require_resolved()
-        steps = np.asarray(t, dtype=np.float64)
-        if not np.all(steps >= 0):
-            raise PolicyError(f"expected steps t ≥ 0, got {np.min(steps)}")
-        # one flat array for scalars too: the same machine loop, hence the same bits
-        rates = self._checked_rates(np.ascontiguousarray(steps).reshape(-1), np.inf)
-        return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
+        if isinstance(factor, bool) or not isinstance(factor, numbers.Real) or not 0 < factor < math.inf:
+            raise PolicyError(f"expected a factor > 0 to scale the learning rates by, got {factor!r}")
+        of = kinds(type(self))
+        return replace(self, **{name: of[name].scale(value, float(factor)) for name, value in self._parameters()})
 
     def cycle_ends(self, total_steps: int) -> tuple[int, ...]:
         """Return the ends of the cycles in a run: numbers of updates after which the rate has come to its lowest.
@@ -152,26 +147,30 @@ class Policy(ABC):
         return self._cycle_ends(total_steps)
 
     def _cycle_ends(self, total_steps: int) -> tuple[int, ...]:
-        cycle = self._cycle(np.arange(total_steps + 1, dtype=np.float64))
-        return tuple((np.flatnonzero(np.diff(cycle) > 0) + 1).tolist())
+        return ()
 
-    def _cycle(self, t: Array) -> Array:
-        """Return the number of the cycle that each step falls in; always 0 of a policy without cycles."""
-        return np.zeros_like(t)
-
-    def curve(self, total_steps: int) -> Array:
-        """Rates of the steps 0 … `total_steps` − 1, shape (total_steps,)."""
-        return self(np.arange(total_steps))
-
+    @abstractmethod
     def check(self, total_steps: int) -> None:
         """Raise `PolicyError` unless every rate of a run of `total_steps` steps is finite, ≥ 0 and ≤ `HIGHEST_RATE`."""
+
+    def _at(self, t: Any, rate: Callable[[Array], Array]) -> Any:
+        """Rates of steps of any shape and order, given those of a flat array; a float for a number."""
+        self._require_resolved()
+        steps = np.asarray(t, dtype=np.float64)
+        if not np.all(steps >= 0):
+            raise PolicyError(f"expected steps t ≥ 0, got {np.min(steps)}")
+        # one flat array for scalars too: the same machine loop, hence the same bits
+        rates = self._checked(np.ascontiguousarray(steps).reshape(-1), rate, np.inf)
+        return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
+
+    def _check_run(self, total_steps: int, rate: Callable[[Array], Array]) -> None:
         self._require_resolved()
         for start in range(0, total_steps, CHUNK):
-            self._checked_rates(np.arange(start, min(start + CHUNK, total_steps), dtype=np.float64), HIGHEST_RATE)
+            self._checked(np.arange(start, min(start + CHUNK, total_steps), dtype=np.float64), rate, HIGHEST_RATE)
 
-    def _checked_rates(self, steps: Array, highest: float) -> Array:
+    def _checked(self, steps: Array, rate: Callable[[Array], Array], highest: float) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            rates = self._rate(steps)
+            rates = rate(steps)
         bad = ~((rates >= 0) & (rates <= highest) & np.isfinite(rates))
         if bad.any():
             first = int(np.argmax(bad))
@@ -180,21 +179,6 @@ class Policy(ABC):
                 f"{steps[first]:g} of {self}"
             )
         return rates
-
-    def scheduler(self, optimizer: Any, *, last_epoch: int = -1) -> PolicyScheduler:
-        """Return the policy as a ``torch.optim.lr_scheduler.LRScheduler``, to step after each optimiser step.
-
-        Every parameter group is given the policy's rate, times its ``"lr_scale"`` where the group has one.
-
-        Raises
-        ------
-        PolicyError
-            If the policy is not resolved.
-        """
-        from lrensemble.policies.torch_scheduler import PolicyScheduler
-
-        self._require_resolved()
-        return PolicyScheduler(optimizer, self, last_epoch)
 
     def _require_resolved(self) -> None:
         if not self.resolved:
@@ -224,6 +208,88 @@ class Policy(ABC):
         from lrensemble.policies.text import policy_from_dict
 
         return policy_from_dict(values)
+
+
+@dataclass(frozen=True, repr=False)
+class TimePolicy(Policy):
+    """A policy of time: ``policy(t)`` is the rate of optimiser step t = 0, 1, …, the same for any order of asking.
+
+    A subclass has one method `_rate`.
+    """
+
+    @abstractmethod
+    def _rate(self, t: Array) -> Array:
+        """Rates of a 1-D contiguous array of steps ≥ 0; only called on a resolved policy."""
+
+    @overload
+    def __call__(self, t: float) -> float: ...
+    @overload
+    def __call__(self, t: npt.NDArray[Any] | list[int]) -> Array: ...
+    def __call__(self, t: Any) -> Any:
+        """Learning rate at step `t`.
+
+        Parameters
+        ----------
+        t
+            Steps ≥ 0: a number, or an array of any shape and order.
+
+        Returns
+        -------
+        float or ndarray
+            A float for a number; float64 of the shape of `t` for an array.
+
+        Raises
+        ------
+        PolicyError
+            If the policy is not resolved, a step is negative, or a rate is not finite.
+        """
+        return self._at(t, self._rate)
+
+    def _cycle_ends(self, total_steps: int) -> tuple[int, ...]:
+        cycle = self._cycle(np.arange(total_steps + 1, dtype=np.float64))
+        return tuple((np.flatnonzero(np.diff(cycle) > 0) + 1).tolist())
+
+    def _cycle(self, t: Array) -> Array:
+        """Return the number of the cycle that each step falls in; always 0 of a policy without cycles."""
+        return np.zeros_like(t)
+
+    def curve(self, total_steps: int) -> Array:
+        """Rates of the steps 0 … `total_steps` − 1, shape (total_steps,)."""
+        return self(np.arange(total_steps))
+
+    def check(self, total_steps: int) -> None:
+        """Raise `PolicyError` unless every rate of a run of `total_steps` steps is finite, ≥ 0 and ≤ `HIGHEST_RATE`."""
+        self._check_run(total_steps, self._rate)
+
+    def scheduler(self, optimizer: Any, *, last_epoch: int = -1) -> PolicyScheduler:
+        """Return the policy as a ``torch.optim.lr_scheduler.LRScheduler``, to step after each optimiser step.
+
+        Every parameter group is given the policy's rate, times its ``"lr_scale"`` where the group has one.
+
+        Raises
+        ------
+        PolicyError
+            If the policy is not resolved.
+        """
+        from lrensemble.policies.torch_scheduler import PolicyScheduler
+
+        self._require_resolved()
+        return PolicyScheduler(optimizer, self, last_epoch)
+
+
+def time_policy(policy: Policy) -> TimePolicy:
+    """Return the policy where its rate is a function of the step.
+
+    Raises
+    ------
+    PolicyError
+        If it is a feedback policy.
+    """
+    if not isinstance(policy, TimePolicy):
+        raise PolicyError(
+            f"expected a policy whose rate depends on the step alone, got {policy}, which follows the training"
+        )
+    return policy
 
 
 def _is_relative(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lrensemble.errors import PolicyError
-from lrensemble.policies.base import Array, Policy
+from lrensemble.policies.base import Array, TimePolicy
 from lrensemble.policies.parameters import Boundaries, Inner, InnerInOrder, OptionalSteps, Rate, choice
 from lrensemble.policies.time import Run
 
@@ -22,7 +22,7 @@ WarmupShape = Annotated[str, choice("linear", "log")]
 
 
 @dataclass(frozen=True, repr=False)
-class Piecewise(Policy):
+class Piecewise(TimePolicy):
     """One policy after the other: lr(t) = policy_i(t − b_{i−1}) for b_{i−1} ≤ t < b_i, b_{−1} = 0.
 
     Each policy counts from its own start. The text form is ``[FIX(0.1) @ 50% | STEP(0.01, 0.5, 10%)]``. LREnsemble
@@ -72,7 +72,7 @@ class Piecewise(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class Warmup(Policy):
+class Warmup(TimePolicy):
     """Rise to the first rate of any policy, `then`, over w = `steps` steps; then follow it from its own step 0.
 
     lr(t) = start + (then(0) − start)·r(t) for t < w, after it then(t − w); the rise r(t) is t/w (``shape="linear"``),

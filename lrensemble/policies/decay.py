@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrensemble.policies.base import Array, Policy
+from lrensemble.policies.base import Array, TimePolicy
 from lrensemble.policies.parameters import Boundaries, Factor, Growth, Length, Power, Rate, Rise, Slope
 
 __all__ = ["EXP", "FIX", "INV", "NSTEP", "POLY", "SIG", "STEP"]
 
 
 @dataclass(frozen=True, repr=False)
-class FIX(Policy):
+class FIX(TimePolicy):
     """Constant: lr(t) = k0."""
 
     k0: Rate
@@ -27,7 +27,7 @@ class FIX(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class STEP(Policy):
+class STEP(TimePolicy):
     """A factor γ every l steps: lr(t) = k0 γ^⌊t/l⌋."""
 
     k0: Rate
@@ -39,7 +39,7 @@ class STEP(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class NSTEP(Policy):
+class NSTEP(TimePolicy):
     """A factor γ at each of the steps l_0 < l_1 < …: lr(t) = k0 γ^i, i = number of l_j ≤ t; also known as MultiStep."""
 
     k0: Rate
@@ -51,7 +51,7 @@ class NSTEP(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class EXP(Policy):
+class EXP(TimePolicy):
     """A factor γ every step: lr(t) = k0 γ^t. γ > 1 is the exponential sweep of a learning-rate range test."""
 
     k0: Rate
@@ -62,7 +62,7 @@ class EXP(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class INV(Policy):
+class INV(TimePolicy):
     """Inverse decay of Caffe's LeNet: lr(t) = k0 (1 + γt)^(−p), γ ≥ 0."""
 
     k0: Rate
@@ -74,7 +74,7 @@ class INV(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class POLY(Policy):
+class POLY(TimePolicy):
     """Polynomial fall from k1 to k0: lr(t) = (k1 − k0)(1 − t/l)^p + k0 for t < l, then k0."""
 
     ascending = (("k0", "k1"),)
@@ -89,7 +89,7 @@ class POLY(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class SIG(Policy):
+class SIG(TimePolicy):
     """Caffe's sigmoid: lr(t) = k0 / (1 + exp(−γ(t − l))); rises to k0 around l for γ > 0, falls from k0 for γ < 0."""
 
     k0: Rate

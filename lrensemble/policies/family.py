@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from lrensemble.policies.base import Array, Policy
+from lrensemble.policies.base import Array, TimePolicy
 from lrensemble.policies.parameters import Decay, Length, Rate, choice
 
 __all__ = [
@@ -104,7 +104,7 @@ def cos_saw(x: Array) -> Array:
 
 
 @dataclass(frozen=True, repr=False)
-class Cyclic(Policy):
+class Cyclic(TimePolicy):
     """Between k0 and k1: lr(t) = (k1 − k0) · wave(t/l + phase) + k0; l is half a cycle, or the cycle of a restart."""
 
     wave: ClassVar[Wave]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
@@ -30,9 +30,11 @@ __all__ = [
     "Power",
     "Rate",
     "Rise",
+    "Shape",
     "Slope",
     "Steps",
     "choice",
+    "epochs",
     "kinds",
     "number",
 ]
@@ -50,11 +52,17 @@ class Kind:
         Returns the value in its normal form, or raises ValueError (with a better message than `expected`, or none).
     resolve
         Turns a checked value into steps.
+    scale
+        Gives the value when all learning rates are multiplied by a factor; only rates, and policies within, change.
+    rates
+        The learning rates that the value names.
     """
 
     expected: str
     check: Callable[[Any], Any]
     resolve: Callable[[Any, Run], Any] = lambda value, run: value
+    scale: Callable[[Any, float], Any] = lambda value, factor: value
+    rates: Callable[[Any], tuple[float, ...]] = lambda value: ()
 
 
 @cache
@@ -78,6 +86,24 @@ def choice(*names: str) -> Kind:
         return str(value)
 
     return Kind(" or ".join(names), check)
+
+
+def epochs(minimum: int) -> Kind:
+    """Kind of a number of epochs, which may be a share of the run."""
+
+    def check(value: Any) -> int | Span:
+        asked = _time(value, minimum)
+        if isinstance(asked, float):
+            raise ValueError
+        return asked
+
+    def resolve(value: int | Span, run: Run) -> int:
+        if not isinstance(value, Span):
+            return value
+        exact = value.value if value.unit == "ep" else value.steps(run) / run.length("ep")
+        return max(minimum, round(exact))
+
+    return Kind(f"{minimum} or more epochs (12), or a share of the run (12.5%)", check, resolve)
 
 
 def _real(value: Any, allowed: Callable[[float], bool]) -> float:
@@ -165,11 +191,15 @@ def _linear(value: float | Per, run: Run) -> float:
 
 
 def _policy(value: Any) -> Any:
-    from lrensemble.policies.base import Policy
+    from lrensemble.policies.base import Policy, time_policy
 
     if not isinstance(value, Policy):
         raise ValueError
-    return value
+    try:
+        return time_policy(value)
+    except PolicyError as error:
+        hint = "it cannot be part of another policy, but has others in it (shape of ReduceOnPlateau, for a warm-up)"
+        raise ValueError(f"{error}: {hint}") from None
 
 
 def _policies(values: Any) -> tuple[Any, ...]:
@@ -178,15 +208,29 @@ def _policies(values: Any) -> tuple[Any, ...]:
     return tuple(_policy(value) for value in values)
 
 
+def _multiplied(rate: float, factor: float) -> float:
+    return float(f"{rate * factor:.15g}")  # 0.005, not 0.005000000000000001
+
+
 TIME = "steps (2000), epochs (30ep) or a share of the run (12.5%)"
 PER = "per step (0.999), epoch (0.9/ep) or run (0.01/run)"
 PER_LINEAR = "per step (0.0001), epoch (0.1/ep) or run (10/run)"
 
-INNER = Kind("a policy", _policy)
-INNER_IN_ORDER = Kind("a list of policies", _policies)
+INNER = Kind(
+    "a policy", _policy, scale=lambda policy, factor: policy.scaled(factor), rates=lambda policy: (policy.base_rate,)
+)
+INNER_IN_ORDER = Kind(
+    "a list of policies",
+    _policies,
+    scale=lambda policies, factor: tuple(policy.scaled(factor) for policy in policies),
+    rates=lambda policies: tuple(policy.base_rate for policy in policies),
+)
+SHAPE = Kind("a policy", _policy, lambda policy, run: policy._in_run(run))  # a factor, not a rate: not to be scaled
+SHAPE = Kind("a policy", _policy, lambda policy, run: policy._in_run(run))  # a factor, not a rate: not scaled
+RATE = replace(number("a learning rate ≥ 0", lambda v: v >= 0), scale=_multiplied, rates=lambda rate: (rate,))
 
 # Plain numbers
-Rate = Annotated[float, number("a learning rate ≥ 0", lambda v: v >= 0)]
+Rate = Annotated[float, RATE]
 Factor = Annotated[float, number("a factor > 0", lambda v: v > 0)]
 Power = Annotated[float, number("a power > 0", lambda v: v > 0)]
 # Times: numbers of steps once resolved
@@ -202,3 +246,4 @@ Rise = Annotated[Any, Kind(f"a number ≥ 0 {PER_LINEAR}", lambda v: _per(v, lam
 # Policies within policies
 Inner = Annotated[Any, INNER]
 InnerInOrder = Annotated[Any, INNER_IN_ORDER]
+Shape = Annotated[Any, SHAPE]

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from lrensemble.errors import PolicyError
-from lrensemble.policies.base import Array, Policy
+from lrensemble.policies.base import Array, TimePolicy
 from lrensemble.policies.compose import WarmupShape, ramp
 from lrensemble.policies.parameters import Length, OptionalSteps, Rate, Steps, choice, number
 
@@ -31,7 +31,7 @@ SHAPES: dict[str, Callable[[Array], Array]] = {
 
 
 @dataclass(frozen=True, repr=False)
-class WarmupDecay(Policy):
+class WarmupDecay(TimePolicy):
     """Warm-up from `floor` to `peak` over w steps, then a linear fall back to `floor` at T (DeepSpeed's WarmupDecayLR).
 
     lr(t) = floor + (peak − floor)·r(t) for t < w, with r as in `Warmup`; then floor + (peak − floor)·(T − t)/(T − w).
@@ -52,7 +52,7 @@ class WarmupDecay(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class WarmupCosine(Policy):
+class WarmupCosine(TimePolicy):
     """Linear warm-up from 0 over w steps, then half a cosine from `peak` to `floor` at T.
 
     lr(t) = peak·t/w for t < w, then floor + (peak − floor)·½(1 + cos(π(t − w)/(T − w))).
@@ -72,7 +72,7 @@ class WarmupCosine(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class OneCycle(Policy):
+class OneCycle(TimePolicy):
     """One rise and one long fall (Smith & Topin 2018, arXiv 1708.07120), as torch's OneCycleLR with its defaults.
 
     From peak/div at t = 0 to `peak` at a = pct_start·T − 1, then to peak/(div·final_div) at T − 1; each by half a
@@ -96,7 +96,7 @@ class OneCycle(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class Trapezoid(Policy):
+class Trapezoid(TimePolicy):
     """Warm-up, stable, decay (WSD): 0 → peak over w steps, `peak`, then peak → floor over the last d steps before T.
 
     The fall is linear, by half a cosine, or as 1 − √p (Hägele et al. 2024, arXiv 2405.18392) of the decay's share p.
@@ -125,7 +125,7 @@ class Trapezoid(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class SGDR(Policy):
+class SGDR(TimePolicy):
     """Cosine annealing with warm restarts (Loshchilov & Hutter 2017, arXiv 1608.03983).
 
     lr(t) = k0 + (k1 − k0)·½(1 + cos(πu/l_i)), u = steps since restart i, l_i = l·mult^i the length of cycle i.
@@ -159,7 +159,7 @@ class SGDR(Policy):
 
 
 @dataclass(frozen=True, repr=False)
-class Snapshot(Policy):
+class Snapshot(TimePolicy):
     """Cyclic cosine annealing of snapshot ensembles (Huang et al. 2017, arXiv 1704.00109), one network a cycle.
 
     lr(t) = floor + (peak − floor)·½(1 + cos(π (t mod l)/l)), l = T/cycles; equal to COSRSW(floor, peak, l).

@@ -215,6 +215,24 @@ def _lrbench(low: float, high: float) -> list[str]:
     ]
 
 
+def _segments(low: float, high: float) -> list[str]:
+    r0, r1, r2, r3, r4 = _grid(low, high, 5)
+    return [
+        *(f"FIX({rate})" for rate in (r0, r2, r4)),
+        *(f"TRI(k0={rate / 5:.3g}, k1={rate}, l=50%)" for rate in (r2, r4)),
+        *(f"POLY(k0=0, k1={rate}, p=1)" for rate in (r1, r2, r3)),
+    ]
+
+
+def _plateau(low: float, high: float) -> list[str]:
+    r0, _, r2, r3, r4 = _grid(low, high, 5)
+    return [
+        *(f"ReduceOnPlateau(k0={rate}, factor=0.5, patience=5%)" for rate in (r2, r3, r4)),
+        f"ReduceOnPlateau(k0={r4}, factor=0.1, patience=10%, monitor=val_accuracy)",
+        f"ChangeOnPlateau([FIX({r4}), FIX({r2}), FIX({r0})], start=1, window=10%, threshold=0.01, cooldown=10%)",
+    ]
+
+
 def _fix_grid(low: float, high: float) -> list[str]:
     return [f"FIX({rate})" for rate in _grid(low, high, 7)]
 
@@ -268,6 +286,8 @@ PRESETS: dict[str, Preset] = {
     "lrensemble": Preset("MultiStep, WarmupCosine, OneCycle, Composite at 4 peaks (arXiv 2410.07564)", _lrensemble),
     "lrbench": Preset("the 13 functions of LRBench over the optimiser's range (arXiv 1908.06477)", _lrbench),
     "fix-grid": Preset("7 constant rates across the optimiser's range", _fix_grid),
+    "segments": Preset("8 pieces for `lrensemble compose`: constant, one triangle, or falling to 0", _segments),
+    "plateau": Preset("5 feedback policies: lower or change the rate when training stops improving", _plateau),
     "mnist-lenet-caffe": Preset("Caffe, LeNet on MNIST: momentum 0.9, decay 5e-4, batch 64", (LENET_CAFFE,)),
     "cifar10-full-caffe": Preset("Caffe, CIFAR-10 full: momentum 0.9, decay 0.004, batch 100", (CIFAR_CAFFE,)),
     "lrbench-mnist": Preset("LRBench, LeNet on MNIST: FIX, EXP, NSTEP, cyclic 0.01–0.06", MNIST),

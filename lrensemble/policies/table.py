@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrensemble.policies import compose, decay, family, practice
+from lrensemble.policies import compose, decay, family, feedback, practice
 from lrensemble.policies.base import Policy
 
 __all__ = ["POLICIES", "PolicySpec"]
@@ -19,7 +19,7 @@ class PolicySpec:
     policy
         The class.
     formula
-        lr(t), in the notation of the source.
+        lr(t), in the notation of the source; of a feedback policy, how it goes on after an epoch.
     source
         Paper or library.
     description
@@ -40,6 +40,8 @@ SGDR = "arXiv 1608.03983"
 COMPOSITE = "Jin & Wu 2024, arXiv 2410.07564"
 COSINE = "peak t/w, then floor + (peak-floor)(1+cos(π(t-w)/(T-w)))/2"
 PIECES = "policy_i(t - b_(i-1)) for b_(i-1) ≤ t < b_i: [A @ b0 | B @ b1 | C]"
+REDUCE = "k0, times factor after each plateau of val_loss or val_accuracy"
+CHANGE = "policy_i(t - start of i); after a plateau i-1 (larger), late in the run i+1 (smaller)"
 
 # fmt: off
 POLICIES: dict[str, PolicySpec] = {
@@ -88,5 +90,7 @@ POLICIES: dict[str, PolicySpec] = {
     "Warmup": _Row(compose.Warmup, "r(t) then(0), then then(t-w)", "arXiv 1706.02677", "a rise in front of any policy"),
     "Piecewise": _Row(compose.Piecewise, PIECES, COMPOSITE, "one policy after the other, each from its own start"),
     "Composite": _Row(compose.Piecewise, PIECES, COMPOSITE, "another name of Piecewise"),
+    "ReduceOnPlateau": _Row(feedback.ReduceOnPlateau, REDUCE, "PyTorch", "a factor when training stops improving"),
+    "ChangeOnPlateau": _Row(feedback.ChangeOnPlateau, CHANGE, LRB22, "another policy when training stops improving"),
 }
 # fmt: on

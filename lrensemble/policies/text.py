@@ -22,7 +22,7 @@ from typing import Any
 from lrensemble.errors import PolicyError, lookup, nearest
 from lrensemble.policies.base import Policy
 from lrensemble.policies.compose import Piecewise
-from lrensemble.policies.parameters import INNER, INNER_IN_ORDER, kinds
+from lrensemble.policies.parameters import INNER, INNER_IN_ORDER, SHAPE, kinds
 from lrensemble.policies.table import POLICIES, PolicySpec
 from lrensemble.policies.time import QUANTITY, quantity
 
@@ -78,7 +78,7 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
 
 def _nested(spec: PolicySpec, key: str, value: Any) -> Any:
     kind = kinds(spec.policy).get(key.lower())
-    if kind is INNER:
+    if kind in (INNER, SHAPE):
         return parse_policy(value)
     if kind is INNER_IN_ORDER and isinstance(value, Sequence) and not isinstance(value, str):
         return [parse_policy(item) for item in value]

@@ -310,7 +310,7 @@ def _labels(values: npt.ArrayLike, split: str, n_classes: int) -> npt.NDArray[np
 
 
 def _history_lengths(history: Mapping[str, npt.NDArray]) -> dict[str, int]:
-    epochs = [len(values) for name, values in history.items() if name != "step_lr"]
+    epochs = [len(values) for name, values in history.items() if not name.startswith("step_lr")]
     return {"epochs": max(epochs, default=0), "steps": len(history.get("step_lr", ()))}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrensemble.evaluation.report import Comparison, MemberScore, Report, Row
 
-__all__ = ["plot_policies", "plot_report"]
+__all__ = ["plot_policies", "plot_report", "save_figure"]
 
 SPLITS = ("validation", "test")
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
@@ -62,7 +62,7 @@ def plot_report(report: Report, path: str | Path) -> Path:
         _draw_networks(left, report)
         _draw_gains(right, report)
         figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        return _save(figure, Path(path))
+        return save_figure(figure, Path(path))
 
 
 def plot_policies(policies: Sequence[Callable[[Any], Any]], steps: int, path: str | Path) -> Path:
@@ -95,7 +95,7 @@ def plot_policies(policies: Sequence[Callable[[Any], Any]], steps: int, path: st
             panel.tick_params(labelbottom=True)
         figure.supxlabel("step", fontsize=10)
         figure.supylabel("learning rate", fontsize=10)
-        return _save(figure, Path(path))
+        return save_figure(figure, Path(path))
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -259,7 +259,8 @@ def _short(text: str) -> str:
     return "\n".join(textwrap.wrap(text, 48, max_lines=2, placeholder=" …"))
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure atomically, in the format of the file's name; `UnknownNameError` for one that is in no table."""
     form = lookup(FORMATS, path.suffix.lower(), "figure format")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=form)

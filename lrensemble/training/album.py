@@ -180,6 +180,7 @@ class Album:
 def until(snapshot: Snapshot, training: Training) -> Run:
     """Return how far the training had come when the snapshot was taken: its curves of the epochs that were finished."""
     curves = {name: values[: snapshot.epoch] for name, values in training.run.curves.items() if name != "step_lr"}
-    rates = training.policy(np.arange(snapshot.step)).tolist()
+    epochs = range(-(-snapshot.step // training.steps))
+    rates = np.concatenate([training.rates(epoch) for epoch in epochs])[: snapshot.step].tolist()
     seconds = curves["seconds"][-1] if curves["seconds"] else 0.0
     return Run(epoch=snapshot.epoch, seconds=seconds, curves={**curves, "step_lr": rates})

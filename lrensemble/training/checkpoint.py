@@ -63,11 +63,20 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "album": album or {},
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        payload = content.getvalue()
-        write_bytes_atomic(self.path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        self._write(state)
         self._saved = time.monotonic()
+
+    def hand_on(self, heir: Checkpoint, *, epoch: int) -> None:
+        """Write this state, without its snapshots, as that of another training, which would have come to the same.
+
+        Nothing is written where this is no state after so many epochs: the other training then begins at its start.
+        """
+        try:
+            state = self._read()
+        except Exception:  # whatever is wrong with the state
+            return
+        if state is not None and state["run"]["epoch"] == epoch:
+            heir._write({**state, "member": heir.member, "album": {}})
 
     def resume(
         self, fresh: Callable[[], Built], restore: Callable[[Mapping[str, Any], Run], None] = lambda album, run: None
@@ -107,6 +116,12 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the state: the member is done."""
         self.path.unlink(missing_ok=True)
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        payload = content.getvalue()
+        write_bytes_atomic(self.path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
     def _read(self) -> dict[str, Any] | None:
         if self.path.is_symlink():

@@ -192,8 +192,8 @@ def join_runs(parts: Sequence[Part], runs: Sequence[Run]) -> dict[str, npt.NDArr
     """History of a member: one value an epoch, up to the last epoch that all its networks finished.
 
     ``train_loss`` is the mean over the networks, ``val_loss`` and ``val_accuracy`` that over all held-out samples;
-    ``step_lr`` is the same for all and stands once; ``seconds`` is the sum. ``val_loss_fold0``, ``val_accuracy_fold0``,
-    … are those of each network.
+    ``seconds`` is the sum. ``val_loss_fold0``, ``val_accuracy_fold0``, … are those of each network. ``step_lr`` stands
+    once where it is the same for all; under a feedback policy it is the mean, with ``step_lr_fold0``, … beside it.
     """
     if len(runs) == 1:
         return runs[0].to_arrays()
@@ -204,16 +204,19 @@ def join_runs(parts: Sequence[Part], runs: Sequence[Run]) -> dict[str, npt.NDArr
     }
     sizes = [len(part.held_out) for part in parts if part.held_out is not None]
     step = curves["step"].min(axis=0)
+    rates = np.array([run.to_arrays()["step_lr"][: step[-1] if epochs else 0] for run in runs])
+    same = bool((rates == rates[0]).all())
     return {
         "step": step,
         "train_loss": curves["train_loss"].mean(axis=0),
         "val_loss": np.average(curves["val_loss"], axis=0, weights=sizes),
         "val_accuracy": np.average(curves["val_accuracy"], axis=0, weights=sizes),
         "seconds": curves["seconds"].sum(axis=0),
-        "step_lr": runs[0].to_arrays()["step_lr"][: step[-1] if epochs else 0],
+        "step_lr": rates[0] if same else rates.mean(axis=0),
         **{
             f"{name}_{part.name}": values
             for name in ("val_loss", "val_accuracy")
             for part, values in zip(parts, curves[name], strict=True)
         },
+        **({} if same else {f"step_lr_{part.name}": own for part, own in zip(parts, rates, strict=True)}),
     }

@@ -1,7 +1,7 @@
 """The reference loop: one network, plain PyTorch, from the first step to the last.
 
-The loop owns the clock t and asks the policy for the learning rate of every step. Everything random is a function of
-(seed, epoch) alone, so that a training that was interrupted needs no generator state to go on exactly where it was.
+The loop owns the clock t and asks for the learning rate of every step, epoch by epoch. Everything random is a function
+of (seed, epoch) alone, so that a training that was interrupted needs no generator state to go on exactly where it was.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def train(training: Training) -> None:
         generator.manual_seed(draw)  # augmentation
         batches = training.order(draw).split(config.batch_size)[:steps]
         first_step = run.epoch * steps
-        rates = training.policy(np.arange(first_step, first_step + steps)).tolist()
+        rates = training.rates(run.epoch).tolist()
         losses: list[Tensor] = []
 
         model.train()

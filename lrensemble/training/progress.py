@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-__all__ = ["Bar", "Event", "Lines", "Mailbox", "Report", "reporter"]
+__all__ = ["Bar", "Epochs", "Event", "Lines", "Mailbox", "Report", "reporter"]
 
 POLL_SECONDS = 0.1
 
@@ -86,6 +86,27 @@ class Lines:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+class Epochs:
+    """Progress of a few trainings that rest again and again to be looked at: one line an epoch, each note once."""
+
+    def __init__(self) -> None:
+        self._noted: set[str] = set()
+
+    @classmethod
+    def shown(cls, progress: bool | Report | None) -> bool | Report:
+        """Return what to give as `progress`: this, where the caller has asked for a display of ours."""
+        return cls() if progress is None or progress is True else progress
+
+    def __call__(self, event: Event) -> None:
+        """Print the event, if it is an epoch or a note that is new."""
+        if event.kind == "note" and event.text not in self._noted:
+            self._noted.add(event.text)
+            print(event.text, file=sys.stderr, flush=True)
+        elif event.kind == "epoch":
+            score = "diverged" if event.val_accuracy is None else f"val acc {100 * event.val_accuracy:.1f} %"
+            print(f"{event.member}  epoch {event.epoch}/{event.epochs}  {score}", file=sys.stderr, flush=True)
 
 
 class Bar:

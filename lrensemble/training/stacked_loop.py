@@ -110,7 +110,7 @@ class _Stack:
             for generator in generators:
                 generator.manual_seed(draw)
             orders.append(training.order(draw))
-            rates.append(training.policy(np.arange(epoch * self.steps, (epoch + 1) * self.steps)))
+            rates.append(training.rates(epoch))
         self.orders = torch.stack(orders)
         self.rates = torch.from_numpy(np.stack(rates)).to(self.device)
         self.losses = torch.zeros(len(orders), self.steps, dtype=torch.float64, device=self.device)

@@ -13,13 +13,14 @@ from lrensemble.training.budget import Budget, Limits, check_budget
 from lrensemble.training.config import TrainConfig, with_overrides
 from lrensemble.training.halving import Halving, check_halving
 from lrensemble.training.progress import Event
+from lrensemble.training.rates import auto_range, with_default
 from lrensemble.training.workshop import Size, Workshop
 
 if TYPE_CHECKING:
     from lrensemble.pool import Pool
     from lrensemble.training.task import Task
 
-__all__ = ["train_pool"]
+__all__ = ["list_seeds", "train_pool"]
 
 MOST_SEEDS = 100_000
 
@@ -71,6 +72,8 @@ def train_pool(
         Name with options, ``package.module:function``, or a function; see `build_model`.
     policies
         Presets and policies; see `resolve_policies`, which is also given `lr_range`, the range of base rates.
+        ``"auto"`` is the default preset over a range that short trainings find for this network, data, optimiser and
+        batch size; they are kept beside the pool (``docs/range-test.md``).
     seeds
         Seeds 0 … N − 1 for a number N, or the seeds themselves.
     path
@@ -139,9 +142,10 @@ def train_pool(
     1
     """
     settings = with_overrides(config, overrides)
-    seed_list = _seeds(seeds)
+    seed_list = list_seeds(seeds)
     rivalry, seconds = check_halving(halving), check_budget(budget)
-    asked = resolve_policies(policies, optimizer=settings.optimizer, lr_range=lr_range)
+    wanted, automatic = with_default(policies, lr_range)
+    asked = resolve_policies(wanted, optimizer=settings.optimizer, lr_range=lr_range)
     shop = Workshop.open(
         data,
         model=model,
@@ -165,6 +169,8 @@ def train_pool(
         save_weights=save_weights,
         snapshots=snapshots,
     )
+    if automatic:
+        asked = resolve_policies(wanted, optimizer=settings.optimizer, lr_range=auto_range(shop))
     plan = shop.plan([(policy, seed) for seed in seed_list for policy in asked])
     limits = Limits(rivalry, None if seconds is None else Budget(seconds))
     pool = shop.train(plan, limits)
@@ -172,7 +178,14 @@ def train_pool(
     return pool
 
 
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
+def list_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds that are asked for: 0 … N − 1 for a number N, or those of a list.
+
+    Raises
+    ------
+    InputError
+        For none, too many, one given twice, or something else.
+    """
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds <= MOST_SEEDS:
         listed = list(range(seeds))
     else:

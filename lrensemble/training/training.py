@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lrensemble.policies import Policy
+from lrensemble.policies import FeedbackPolicy, FeedbackState, Policy, TimePolicy
 from lrensemble.training.config import TrainConfig, steps_per_epoch
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Training:
         As new, or as they were after ``run.epoch`` epochs; changed in place. An engine may keep the numbers elsewhere
         meanwhile: call `sync` before reading them.
     policy
-        In steps: ``policy(t)`` is the learning rate of step t = 0, 1, ….
+        In steps; `rates` are its learning rates.
     config
         Settings; ``config.augment`` must be the name of an augmentation.
     draw
@@ -143,6 +144,7 @@ class Training:
     on_epoch: Callable[[Training], None] = _nothing
     on_end: Callable[[Training], None] = _nothing
     sync: Callable[[], None] = _nothing
+    _states: list[FeedbackState] = field(default_factory=list, init=False, repr=False)  # after 0, 1, … epochs
 
     def __post_init__(self) -> None:
         self.n = self.n or len(self.data if self.rows is None else self.rows)
@@ -151,6 +153,20 @@ class Training:
     def steps(self) -> int:
         """Optimiser steps of an epoch."""
         return steps_per_epoch(self.n, self.config.batch_size)
+
+    def rates(self, epoch: int) -> npt.NDArray[np.float64]:
+        """Return the learning rates of the steps of an epoch, the present one or one that is over, shape (steps,).
+
+        Those of a feedback policy follow from the validation curve so far, which is all of its state that is kept.
+        """
+        steps = np.arange(epoch * self.steps, (epoch + 1) * self.steps)
+        if isinstance(self.policy, TimePolicy):
+            return self.policy(steps)
+        assert isinstance(self.policy, FeedbackPolicy)  # there are no others
+        last = self._states.pop() if self._states else self.policy.init()
+        measured = self.run.curves[self.policy.monitor][len(self._states) : epoch]
+        self._states += accumulate(measured, self.policy.update, initial=last)
+        return self.policy.rate(self._states[epoch], steps)
 
     @property
     def is_over(self) -> bool:

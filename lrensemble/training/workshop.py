@@ -237,6 +237,12 @@ class Workshop:
         pool.refresh_view()
         return pool
 
+    def branch(self, trunk: Task, tasks: Sequence[Task], *, epoch: int) -> None:
+        """Let trainings begin where `trunk` rests after `epoch` epochs, with a copy of its state."""
+        from lrensemble.training.branch import branch
+
+        branch(self.pool(), trunk, tasks, epoch=epoch, steps=self.steps)
+
     def look(self, plan: Plan) -> list[Trained]:
         """Return how far each member of a plan has come; one that has not begun is ``"stopped"`` at epoch 0."""
         pool = self.pool()

@@ -8,7 +8,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOME: dict[str, str] = {}
+_HOME: dict[str, str] = {
+    "RangeTest": "range_testing",
+    "Verdict": "verifying",
+    "range_test": "range_testing",
+    "verify": "verifying",
+    "Judgement": "judgement",
+    "judge_policies": "judging",
+    "POLICY_METRICS": "policy_metrics",
+    "recommend": "recommending",
+    "Trial": "study",
+    "Space": "spaces",
+    "Recommendation": "recommending",
+    "Proposer": "study",
+    "Composition": "composition",
+    "compose": "composing",
+    "Problem": "problem",
+    "Store": "store",
+}
 
 __all__ = sorted(_HOME)
 
