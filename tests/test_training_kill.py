@@ -54,6 +54,7 @@ CALL = {
     "checkpoint_seconds": 0,
     "progress": False,
 }
+LONGER = {"epochs": 120}  # workers are at work for a second or two
 LONG = {"epochs": 400}  # workers train on for half a second after their parent was killed; this lasts twenty times
 
 
@@ -96,6 +97,12 @@ def launcher(tmp_path_factory):
 def whole(launcher, tmp_path_factory):
     """Train the pool without interruption."""
     return finish(launcher, tmp_path_factory.mktemp("whole") / "pool", 1)
+
+
+@pytest.fixture(scope="module")
+def longer_whole(launcher, tmp_path_factory):
+    """Train a pool that takes twice as long."""
+    return finish(launcher, tmp_path_factory.mktemp("longer") / "pool", 1, **LONGER)
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +199,8 @@ def test_killed_twenty_times_with_workers(seed, launcher, long_whole, tmp_path):
 @pytest.mark.parametrize(
     ("jobs", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT)]
 )
-def test_an_interruption_stops_promptly_and_can_be_resumed(jobs, number, launcher, long_whole, tmp_path):
-    pid = launcher.start(tmp_path / "pool", jobs, **LONG)
+def test_an_interruption_stops_promptly_and_can_be_resumed(jobs, number, launcher, longer_whole, tmp_path):
+    pid = launcher.start(tmp_path / "pool", jobs, **LONGER)
     wait_for_change(tmp_path / "pool", pid)
     below = descendants(pid)
     os.kill(pid, number)
@@ -203,4 +210,4 @@ def test_an_interruption_stops_promptly_and_can_be_resumed(jobs, number, launche
     assert_gone(below)
     kept = [*(tmp_path / "pool" / "resume").glob("[!.]*"), *(tmp_path / "pool" / "members").glob("[!.]*")]
     assert kept  # states, or members that were finished just then
-    assert_same_pools(long_whole, finish(launcher, tmp_path / "pool", 1, **LONG))
+    assert_same_pools(longer_whole, finish(launcher, tmp_path / "pool", 1, **LONGER))
