@@ -98,7 +98,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     mnist = (1000, 500, 5000) if args.mnist else (1000, 500, 2500)
     found.append(Case("MNIST, LeNet-5", args.mnist or "mnist5k", "lenet5", mnist, 10, str(caffe)))
     if args.cifar:
-        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1500, 750, 5000), 6, str(full), splits=3))
+        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1000, 500, 5000), 6, str(full), splits=3))
     return found
 
 
@@ -189,10 +189,7 @@ def ensemble(args: argparse.Namespace, home: Path) -> Section:
             splits.append(one_split(args, case, seed, home))
         numbers[case.name] = splits
         rows += ensemble_rows(case, splits)
-    notes = [
-        f"{args.trainings} trainings each; {sizes(args)}. Mean ± standard deviation over splits; *difference*: paired, "
-        f"to '{BASE}', and on how many splits it is better. *networks*: that answer."
-    ]
+    notes = [about(args)]
     return {"rows": rows, "columns": COLUMNS, "notes": notes, "numbers": numbers}
 
 
@@ -207,7 +204,7 @@ def shares(args: argparse.Namespace, home: Path) -> Section:
             splits.append(one_split_by_shares(args, case, seed, home, fresh))
         numbers[case.name] = splits
         rows += ensemble_rows(case, splits)
-    notes = [f"{args.trainings} trainings each; {sizes(args)}. Columns as above; differences are to '{BASE}'."]
+    notes = [about(args)]
     return {"rows": rows, "columns": COLUMNS, "notes": notes, "numbers": numbers}
 
 
@@ -225,6 +222,13 @@ def one_split_by_shares(
         name = BASE if n == args.trainings else f"the last {args.trainings - n} are repeats"
         found[name] = scores(shop.pool(), [trial.trained.id for trial in trials])
     return found
+
+
+def about(args: argparse.Namespace) -> str:
+    return (
+        f"{args.trainings} trainings each; {sizes(args)}. Mean ± standard deviation over splits; *difference*: paired, "
+        f"to '{BASE}', and on how many splits it is better. *networks*: that answer."
+    )
 
 
 def sizes(args: argparse.Namespace) -> str:

@@ -2,7 +2,7 @@
 
 Most trainings search. Then an ensemble is selected from what they have given, and the last eighth trains the policies
 in it again, with other seeds, in proportion to their weights. See ``docs/ensemble-tuning.md`` for what this was chosen
-from, and what it brings: not much.
+from, and what it brings: little, and not everywhere.
 """
 
 from __future__ import annotations
