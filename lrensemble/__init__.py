@@ -31,20 +31,24 @@ _HOME = {
     "Splits": "data",
     "TrainConfig": "training",
     "build_model": "models",
+    "compose": "tuning",
     "cross_validate": "selection",
     "evaluate": "evaluation",
     "explain": "selection",
     "focal_diversity": "diversity",
     "import_arrays": "pool",
+    "judge_policies": "tuning",
     "load_data": "data",
     "pareto_front": "selection",
     "parse_policy": "policies",
     "preset": "policies",
+    "range_test": "tuning",
     "recommend": "tuning",
     "run": "road",
     "select": "selection",
     "team_diversity": "diversity",
     "train_pool": "training",
+    "verify": "tuning",
 }
 
 __all__ = sorted(_HOME)  # the table above is the list
@@ -74,7 +78,11 @@ if TYPE_CHECKING:
     from lrensemble.selection import select as select
     from lrensemble.training import TrainConfig as TrainConfig
     from lrensemble.training import train_pool as train_pool
+    from lrensemble.tuning import compose as compose
+    from lrensemble.tuning import judge_policies as judge_policies
+    from lrensemble.tuning import range_test as range_test
     from lrensemble.tuning import recommend as recommend
+    from lrensemble.tuning import verify as verify
 
 
 def __getattr__(name: str) -> Any:

@@ -68,8 +68,6 @@ class Case:
         Training, validation and test samples.
     documented
         The policy of the paper or tool that the network comes from, or a usual constant rate.
-    splits
-        How many, at most.
     """
 
     name: str
@@ -79,7 +77,6 @@ class Case:
     epochs: int
     documented: str
     batch_size: int = 64
-    splits: int = 1000
 
     def load(self, seed: int) -> lre.Splits:
         """Return a split of the data."""
@@ -98,7 +95,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     mnist = (1000, 500, 5000) if args.mnist else (1000, 500, 2500)
     found.append(Case("MNIST, LeNet-5", args.mnist or "mnist5k", "lenet5", mnist, 10, str(caffe)))
     if args.cifar:
-        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1000, 500, 5000), 6, str(full), splits=3))
+        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1500, 750, 5000), 6, str(full)))
     return found
 
 
@@ -126,7 +123,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cifar", metavar="DIR", help="CIFAR-10 as a folder of images: train/<class>, test/<class>")
     parser.add_argument("--data", nargs="+", metavar="WORD", help="only data sets with such a word in their names")
     parser.add_argument("--trainings", type=int, help="of each way to spend them (default 24)")
-    parser.add_argument("--splits", type=int, help="of the data, section `ensemble` (default 5; CIFAR-10: 3)")
+    parser.add_argument("--splits", type=int, help="of the data, section `ensemble` (default 5)")
     parser.add_argument("--seeds", type=int, help="of each policy, section `policies` (default 5)")
     parser.add_argument("--sampler", default="tpe", help="of all searches (default tpe)")
     parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
@@ -184,7 +181,7 @@ def ensemble(args: argparse.Namespace, home: Path) -> Section:
     rows, numbers = [], {}
     for case in wanted(args):
         splits = []
-        for seed in range(min(args.splits, case.splits)):
+        for seed in range(args.splits):
             say(f"  {case.name}, split {seed}")
             splits.append(one_split(args, case, seed, home))
         numbers[case.name] = splits
@@ -199,7 +196,7 @@ def shares(args: argparse.Namespace, home: Path) -> Section:
     rows, numbers = [], {}
     for case in wanted(args):
         splits = []
-        for seed in range(min(args.splits, case.splits)):
+        for seed in range(args.splits):
             say(f"  {case.name}, split {seed}")
             splits.append(one_split_by_shares(args, case, seed, home, fresh))
         numbers[case.name] = splits
