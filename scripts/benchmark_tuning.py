@@ -95,7 +95,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     mnist = (1000, 500, 5000) if args.mnist else (1000, 500, 2500)
     found.append(Case("MNIST, LeNet-5", args.mnist or "mnist5k", "lenet5", mnist, 10, str(caffe)))
     if args.cifar:
-        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1500, 750, 5000), 6, str(full)))
+        found.append(Case("CIFAR-10, CNN3", args.cifar, "cnn3", (1000, 500, 2000), 5, str(full)))
     return found
 
 
